@@ -1,0 +1,1 @@
+//! The broker: root, single-threaded; owns the session, policy, checked plans, workers and the log.

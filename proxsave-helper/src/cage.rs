@@ -1,0 +1,1 @@
+//! Cages: capabilities, Landlock, seccomp, limits; shared by all workers.

@@ -1,0 +1,1 @@
+//! What a plan becomes: `CheckedPlan`, the only thing that can be carried out.

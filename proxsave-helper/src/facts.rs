@@ -1,0 +1,1 @@
+//! What kind of host the root looks like, and why.

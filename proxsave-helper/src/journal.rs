@@ -1,0 +1,1 @@
+//! Open transactions on disk, and what a later helper sweeps.

@@ -1,0 +1,2 @@
+//! The helper's program: everything is in the library.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The prober: looks at targets, reads nothing but what it hashes, writes nothing.

@@ -1,0 +1,1 @@
+//! The root directory: every walk from it, by descriptor.

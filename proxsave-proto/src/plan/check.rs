@@ -1,0 +1,332 @@
+//! The policy-free check of a plan.
+
+use super::{Entry, MAX_ENTRIES, MAX_LINK, MAX_PLAN_BYTES, MAX_XATTR, Meta, Node, Origin, Plan, Xattr, guarded};
+use crate::digest::Digest;
+use crate::path::RelPath;
+use crate::state::Kind;
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+
+/// Put in front of the encoded plan when it is hashed, so that the hash of a plan is the hash of nothing else.
+const HASH_DOMAIN: &[u8] = b"proxsave plan 1\0";
+/// Reasons kept of a refused plan; more say nothing new.
+const MAX_FAULTS: usize = 1000;
+
+/// A plan that passed every check that needs neither policy nor the live tree.
+///
+/// It proves: entries and anchors are sorted and unique; every entry is in a category that a restore writes (or
+/// is a directory on the way to one) and is not guarded; nothing lies below something that is not a directory;
+/// every entry's directory is either bound as an anchor or made by the plan; hard links lead to files of the
+/// plan; numbers are in range. It does NOT prove that the tree looks as the plan says, nor that anybody may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidPlan {
+    plan: Plan,
+    hash: Digest,
+}
+
+/// One thing wrong with a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{}: {reason}", path.as_ref().map_or_else(|| "plan".to_owned(), ToString::to_string))]
+pub struct Fault {
+    /// The entry, or `None` for the plan as a whole.
+    pub path: Option<RelPath>,
+    /// What is wrong.
+    pub reason: FaultReason,
+}
+
+/// Why a plan, or an entry of it, cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultReason {
+    /// The bytes are no plan.
+    #[error("the bytes do not decode as a plan")]
+    Malformed,
+    /// The bytes decode, but are not the one encoding of what they decode to.
+    #[error("the plan is not in its canonical encoding")]
+    NotCanonical,
+    /// Too large.
+    #[error("the plan is larger than this version accepts")]
+    TooLarge,
+    /// Entries or anchors out of order or repeated.
+    #[error("paths are repeated or out of order")]
+    Order,
+    /// The root itself.
+    #[error("an entry cannot be the root itself")]
+    Root,
+    /// Not in the category it claims, or that category is not written by a restore.
+    #[error("the path is not in a category that a restore writes")]
+    Category,
+    /// See [`guarded`].
+    #[error("the path is guarded: no restore writes there")]
+    Guarded,
+    /// Something that is not a directory is on the way.
+    #[error("the plan puts it below something that is not a directory")]
+    BelowNonDirectory,
+    /// Neither bound as existing nor made by the plan.
+    #[error("its directory is neither bound as existing nor made by the plan")]
+    UnboundParent,
+    /// An anchor that nothing needs.
+    #[error("an anchor is bound that no entry needs")]
+    IdleAnchor,
+    /// A parent that nothing needs.
+    #[error("a directory is made that no entry needs")]
+    IdleParent,
+    /// A directory that stands would be replaced, or a directory put over something else.
+    #[error("a directory is never replaced by something else, nor something else by a directory's entry")]
+    KindOverKind,
+    /// Devices, FIFOs, sockets stay.
+    #[error("a device, FIFO or socket is there; it is never replaced")]
+    OverSpecial,
+    /// Mode above 07777.
+    #[error("the mode has bits above 07777")]
+    Mode,
+    /// `chown` reads 2^32-1 as "leave".
+    #[error("the owner or group 4294967295 cannot be set")]
+    Owner,
+    /// Nanoseconds out of range.
+    #[error("the time has nanoseconds out of range")]
+    Time,
+    /// Empty, too long, or with NUL.
+    #[error("the link's target is empty, too long or holds NUL")]
+    LinkTarget,
+    /// A hard link that does not lead to a file of the plan.
+    #[error("a hard link must lead to a file that is itself written by the plan")]
+    HardlinkTarget,
+    /// Out of order, repeated, too large, or of a name that is not restored.
+    #[error("an extended attribute is repeated, too large or of a kind that is not restored")]
+    Xattr,
+    /// More bytes than a 64-bit count.
+    #[error("the sizes do not add up to a 64-bit number")]
+    Size,
+}
+
+impl Plan {
+    /// Checks everything that needs neither policy nor the live tree; see [`ValidPlan`] for what it proves.
+    ///
+    /// # Errors
+    /// Every fault found (at most 1,000), never just the first.
+    pub fn validate(self) -> Result<ValidPlan, Vec<Fault>> {
+        let mut faults = Faults::default();
+        if self.entries.len() > MAX_ENTRIES || self.anchors.len() > MAX_ENTRIES {
+            faults.push(None, FaultReason::TooLarge);
+            return Err(faults.0);
+        }
+        if !self.entries.is_sorted_by(|a, b| a.path < b.path) || !self.anchors.is_sorted_by(|a, b| a.path < b.path) {
+            faults.push(None, FaultReason::Order);
+            return Err(faults.0);
+        }
+        if self.entries.iter().try_fold(0u64, |sum, e| sum.checked_add(e.node.content_len())).is_none() {
+            faults.push(None, FaultReason::Size);
+        }
+        for (index, entry) in self.entries.iter().enumerate() {
+            self.check_entry(index, entry, &mut faults);
+        }
+        self.check_anchors(&mut faults);
+        if !faults.0.is_empty() {
+            return Err(faults.0);
+        }
+        let hash = self.hash();
+        Ok(ValidPlan { plan: self, hash })
+    }
+
+    /// The one encoding: postcard.
+    ///
+    /// # Errors
+    /// Never in practice: every part of a plan can be encoded.
+    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_stdvec(self)
+    }
+
+    fn hash(&self) -> Digest {
+        let mut hash = sha2::Sha256::new();
+        hash.update(HASH_DOMAIN);
+        // Encoding straight into the hash keeps a large plan from being held twice.
+        let mut sink = HashSink(hash);
+        let _ = postcard::to_io(self, &mut sink);
+        Digest(sink.0.finalize().into())
+    }
+
+    fn find(&self, path: &RelPath) -> Option<&Entry> {
+        self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok().and_then(|index| self.entries.get(index))
+    }
+
+    fn check_entry(&self, index: usize, entry: &Entry, faults: &mut Faults) {
+        let mut fault = |reason| faults.push(Some(&entry.path), reason);
+        let Some(parent) = entry.path.parent() else {
+            fault(FaultReason::Root);
+            return;
+        };
+        if guarded(&entry.path) {
+            fault(FaultReason::Guarded);
+        }
+        let claimed = match entry.origin {
+            Origin::Archive => entry.category.matches(&entry.path),
+            Origin::Parent => true,
+        };
+        if !entry.category.is_written() || !claimed {
+            fault(FaultReason::Category);
+        }
+        if entry.origin == Origin::Parent {
+            // Sorted depth first: what is below follows at once.
+            let used = self.entries.get(index + 1).is_some_and(|next| next.path.starts_with(&entry.path));
+            if !used || !entry.node.is_dir() || entry.before.is_some() {
+                fault(FaultReason::IdleParent);
+            }
+        }
+        match self.find(&parent) {
+            Some(dir) if !dir.node.is_dir() => fault(FaultReason::BelowNonDirectory),
+            Some(dir) if dir.before.is_none() => {
+                if entry.before.is_some() {
+                    fault(FaultReason::UnboundParent);
+                }
+            }
+            _ if self.has_anchor(&parent) => {}
+            _ => fault(FaultReason::UnboundParent),
+        }
+        if let Some(before) = &entry.before {
+            match (entry.node.is_dir(), before.kind) {
+                (_, Kind::Special) => fault(FaultReason::OverSpecial),
+                (is_dir, kind) if is_dir != (kind == Kind::Dir) => fault(FaultReason::KindOverKind),
+                _ => {}
+            }
+        }
+        match &entry.node {
+            Node::Symlink { target, .. } if target.is_empty() || target.len() > MAX_LINK || target.contains(&0) => {
+                fault(FaultReason::LinkTarget);
+            }
+            Node::Hardlink { to } if !matches!(self.find(to).map(|e| &e.node), Some(Node::File { .. })) => {
+                fault(FaultReason::HardlinkTarget);
+            }
+            _ => {}
+        }
+        if let Some(meta) = entry.node.meta() {
+            check_meta(meta, &mut fault);
+        }
+    }
+
+    fn has_anchor(&self, path: &RelPath) -> bool {
+        self.anchors.binary_search_by(|anchor| anchor.path.cmp(path)).is_ok()
+    }
+
+    fn check_anchors(&self, faults: &mut Faults) {
+        let mut needed: Vec<RelPath> = self.entries.iter().filter_map(|entry| entry.path.parent()).collect();
+        needed.sort_unstable();
+        needed.dedup();
+        for anchor in &self.anchors {
+            if needed.binary_search(&anchor.path).is_err() {
+                faults.push(Some(&anchor.path), FaultReason::IdleAnchor);
+            }
+            if let Some(entry) = self.find(&anchor.path)
+                && (entry.before.is_none() || !entry.node.is_dir())
+            {
+                faults.push(Some(&anchor.path), FaultReason::IdleAnchor);
+            }
+        }
+    }
+}
+
+fn check_meta(meta: &Meta, fault: &mut impl FnMut(FaultReason)) {
+    if meta.mode > 0o7777 {
+        fault(FaultReason::Mode);
+    }
+    if meta.uid == u32::MAX || meta.gid == u32::MAX {
+        fault(FaultReason::Owner);
+    }
+    if meta.mtime.is_some_and(|time| time.nanos >= 1_000_000_000) {
+        fault(FaultReason::Time);
+    }
+    let good = |xattr: &Xattr| Xattr::is_restorable(&xattr.name) && xattr.value.len() <= MAX_XATTR;
+    if !meta.xattrs.is_sorted_by(|a, b| a.name < b.name) || !meta.xattrs.iter().all(good) {
+        fault(FaultReason::Xattr);
+    }
+}
+
+impl ValidPlan {
+    /// Decodes and checks the bytes of a plan.
+    ///
+    /// # Errors
+    /// Every fault found.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Vec<Fault>> {
+        let whole = |reason| vec![Fault { path: None, reason }];
+        if bytes.len() as u64 > MAX_PLAN_BYTES {
+            return Err(whole(FaultReason::TooLarge));
+        }
+        let (plan, rest) = postcard::take_from_bytes::<Plan>(bytes).map_err(|_| whole(FaultReason::Malformed))?;
+        if !rest.is_empty() {
+            return Err(whole(FaultReason::Malformed));
+        }
+        let mut compare = CompareSink(bytes);
+        if postcard::to_io(&plan, &mut compare).is_err() || !compare.0.is_empty() {
+            return Err(whole(FaultReason::NotCanonical));
+        }
+        plan.validate()
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The plan, given back.
+    #[must_use]
+    pub fn into_plan(self) -> Plan {
+        self.plan
+    }
+
+    /// Its hash: SHA-256 over `"proxsave plan 1\0"` and the encoding.
+    #[must_use]
+    pub fn hash(&self) -> Digest {
+        self.hash
+    }
+
+    /// How many bytes the content stream carries.
+    #[must_use]
+    pub fn content_len(&self) -> u64 {
+        self.plan.entries.iter().map(|entry| entry.node.content_len()).sum()
+    }
+
+    /// The entry at a path.
+    #[must_use]
+    pub fn entry(&self, path: &RelPath) -> Option<&Entry> {
+        self.plan.find(path)
+    }
+}
+
+#[derive(Default)]
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn push(&mut self, path: Option<&RelPath>, reason: FaultReason) {
+        if self.0.len() < MAX_FAULTS {
+            self.0.push(Fault { path: path.cloned(), reason });
+        }
+    }
+}
+
+struct HashSink(sha2::Sha256);
+
+impl std::io::Write for HashSink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Accepts exactly the bytes it holds.
+struct CompareSink<'a>(&'a [u8]);
+
+impl std::io::Write for CompareSink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(std::io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

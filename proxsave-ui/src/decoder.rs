@@ -1,0 +1,1 @@
+//! The decoder: a caged child that decrypts, decompresses and parses.

@@ -1,0 +1,2 @@
+//! The front-end's program: everything is in the library.
+fn main() {}

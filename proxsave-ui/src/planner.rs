@@ -1,0 +1,1 @@
+//! From a backup's index, a selection and the live state to a plan.

@@ -1,0 +1,1 @@
+//! Identities and passphrases: where they come from, how they open a file.

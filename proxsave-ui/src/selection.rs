@@ -1,0 +1,1 @@
+//! Modes, categories, globs: what of a backup is wanted.

@@ -330,3 +330,195 @@ impl std::io::Write for CompareSink<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::category::{CategoryId, Mode, Roles};
+    use crate::digest::Timestamp;
+    use crate::plan::{AnchorBinding, ArchiveRef};
+    use crate::state::Present;
+    use proptest::prelude::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::from_archive(text.as_bytes()).unwrap()
+    }
+
+    fn meta(mode: u16) -> Meta {
+        Meta { mode, uid: 0, gid: 0, mtime: Timestamp::new(1, 5), xattrs: vec![] }
+    }
+
+    fn file(text: &str) -> Entry {
+        let node = Node::File { size: 3, sha256: Digest::of(b"abc"), sparse: false, meta: meta(0o644) };
+        Entry { path: path(text), category: CategoryId::Ssh, origin: Origin::Archive, node, before: None }
+    }
+
+    fn dir(text: &str, origin: Origin) -> Entry {
+        Entry { node: Node::Dir { meta: meta(0o755) }, origin, ..file(text) }
+    }
+
+    fn present(kind: Kind) -> Option<Box<Present>> {
+        let zero = Timestamp { secs: 0, nanos: 0 };
+        Some(Box::new(Present {
+            kind,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: zero,
+            ctime: zero,
+            dev: 1,
+            ino: 2,
+            nlink: 1,
+            sha256: None,
+            link: None,
+            xattrs: Xattr::digest(&[]),
+        }))
+    }
+
+    fn plan(entries: Vec<Entry>, anchors: &[&str]) -> Plan {
+        let archive = ArchiveRef {
+            sha256: Digest::of(b""),
+            name: b"a.tar".to_vec(),
+            hostname: b"pve1".to_vec(),
+            created_at: "2026-01-01T00:00:00Z".to_owned(),
+        };
+        let bind = |text: &&str| AnchorBinding { path: path(text), dev: 1, ino: 2, mount: 3 };
+        Plan {
+            archive,
+            mode: Mode::Full,
+            host: Roles::UNKNOWN,
+            anchors: anchors.iter().map(bind).collect(),
+            entries,
+            exports: vec![],
+            services: vec![],
+            mounts: vec![],
+            applies: vec![],
+        }
+    }
+
+    fn reasons(plan: Plan) -> Vec<FaultReason> {
+        plan.validate().err().unwrap_or_default().into_iter().map(|fault| fault.reason).collect()
+    }
+
+    fn good() -> Plan {
+        let mut existing = dir("etc/ssh", Origin::Archive);
+        existing.before = present(Kind::Dir);
+        let made = dir("root", Origin::Parent);
+        let made_too = dir("root/.ssh", Origin::Archive);
+        plan(vec![existing, file("etc/ssh/sshd_config"), made, made_too, file("root/.ssh/id")], &["", "etc", "etc/ssh"])
+    }
+
+    #[test]
+    fn a_good_plan_has_one_encoding_and_one_hash() {
+        let valid = good().validate().unwrap();
+        let bytes = valid.plan().encode().unwrap();
+        assert_eq!(ValidPlan::decode(&bytes), Ok(valid.clone()));
+        let hashed: Vec<u8> = [HASH_DOMAIN, &bytes].concat();
+        assert_eq!(valid.hash(), Digest::of(&hashed));
+        assert_eq!(valid.content_len(), 6);
+        let mut longer = bytes;
+        longer.push(0);
+        assert_eq!(ValidPlan::decode(&longer).unwrap_err()[0].reason, FaultReason::Malformed);
+    }
+
+    #[test]
+    fn another_encoding_of_the_same_plan_is_refused() {
+        let bytes = good().encode().unwrap();
+        // The archive's name has length 5: one byte. The same number in two bytes is still a varint.
+        let at = bytes.windows(6).position(|w| w == b"\x05a.tar").unwrap();
+        let mut padded = bytes.clone();
+        padded.splice(at..=at, [0x85, 0x00]);
+        assert_eq!(ValidPlan::decode(&padded).unwrap_err()[0].reason, FaultReason::NotCanonical);
+    }
+
+    #[test]
+    fn order_and_repeats_are_refused() {
+        assert_eq!(reasons(plan(vec![file("etc/ssh/b"), file("etc/ssh/a")], &["etc/ssh"])), [FaultReason::Order]);
+        assert_eq!(reasons(plan(vec![file("etc/ssh/a"), file("etc/ssh/a")], &["etc/ssh"])), [FaultReason::Order]);
+    }
+
+    #[test]
+    fn only_written_categories_and_their_own_paths_pass() {
+        assert_eq!(reasons(plan(vec![file("etc/shadow")], &["etc"])), [FaultReason::Category]);
+        let claimed = Entry { category: CategoryId::Accounts, ..file("etc/shadow") };
+        assert_eq!(reasons(plan(vec![claimed], &["etc"])), [FaultReason::Category]);
+        let pve = Entry { category: CategoryId::PveConfigExport, ..file("etc/pve/storage.cfg") };
+        assert_eq!(reasons(plan(vec![pve], &["etc/pve"])), [FaultReason::Guarded, FaultReason::Category]);
+        let unit = Entry { category: CategoryId::Services, ..file("etc/systemd/system/proxsave-helper@.service") };
+        assert_eq!(reasons(plan(vec![unit], &["etc/systemd/system"])), [FaultReason::Guarded]);
+    }
+
+    #[test]
+    fn every_directory_is_bound_or_made_and_none_idle() {
+        assert_eq!(reasons(plan(vec![file("etc/ssh/a")], &[])), [FaultReason::UnboundParent]);
+        assert_eq!(reasons(plan(vec![file("etc/ssh/a")], &["etc", "etc/ssh"])), [FaultReason::IdleAnchor]);
+        assert_eq!(reasons(plan(vec![dir("root", Origin::Parent)], &[""])), [FaultReason::IdleParent]);
+        let link = Entry { node: Node::Symlink { target: b"x".to_vec(), meta: meta(0o777) }, ..file("etc/ssh/d") };
+        assert_eq!(reasons(plan(vec![link, file("etc/ssh/d/e")], &["etc/ssh"])), [FaultReason::BelowNonDirectory]);
+        // A directory that the plan makes cannot also be bound as existing.
+        let both = plan(vec![dir("etc/ssh", Origin::Archive), file("etc/ssh/a")], &["etc", "etc/ssh"]);
+        assert_eq!(reasons(both), [FaultReason::IdleAnchor]);
+    }
+
+    #[test]
+    fn kinds_are_not_swapped_with_directories_and_special_files_stay() {
+        for (kind, want) in [
+            (Kind::Dir, vec![FaultReason::KindOverKind]),
+            (Kind::Special, vec![FaultReason::OverSpecial]),
+            (Kind::Symlink, vec![]),
+        ] {
+            let entry = Entry { before: present(kind), ..file("etc/ssh/a") };
+            assert_eq!(reasons(plan(vec![entry], &["etc/ssh"])), want);
+        }
+        let over_file = Entry { before: present(Kind::File), ..dir("etc/ssh", Origin::Archive) };
+        assert_eq!(reasons(plan(vec![over_file], &["etc"])), [FaultReason::KindOverKind]);
+    }
+
+    #[test]
+    fn numbers_links_and_attributes_are_bounded() {
+        let with = |meta: Meta| {
+            let node = Node::File { size: 1, sha256: Digest::of(b"x"), sparse: false, meta };
+            reasons(plan(vec![Entry { node, ..file("etc/ssh/a") }], &["etc/ssh"]))
+        };
+        assert_eq!(with(meta(0o10000)), [FaultReason::Mode]);
+        assert_eq!(with(Meta { uid: u32::MAX, ..meta(0o644) }), [FaultReason::Owner]);
+        assert_eq!(
+            with(Meta { mtime: Some(Timestamp { secs: 0, nanos: 1_000_000_000 }), ..meta(0) }),
+            [FaultReason::Time]
+        );
+        let xattr = |name: &[u8]| Xattr { name: name.to_vec(), value: vec![1] };
+        assert_eq!(with(Meta { xattrs: vec![xattr(b"trusted.overlay.opaque")], ..meta(0) }), [FaultReason::Xattr]);
+        assert_eq!(with(Meta { xattrs: vec![xattr(b"user.b"), xattr(b"user.a")], ..meta(0) }), [FaultReason::Xattr]);
+        assert!(with(Meta { xattrs: vec![xattr(b"user.a"), xattr(b"user.b")], ..meta(0o4755) }).is_empty());
+
+        let node = |node| reasons(plan(vec![Entry { node, ..file("etc/ssh/a") }, file("etc/ssh/b")], &["etc/ssh"]));
+        assert_eq!(node(Node::Symlink { target: vec![], meta: meta(0) }), [FaultReason::LinkTarget]);
+        assert_eq!(node(Node::Hardlink { to: path("etc/shadow") }), [FaultReason::HardlinkTarget]);
+        assert_eq!(node(Node::Hardlink { to: path("etc/ssh/a") }), [FaultReason::HardlinkTarget]);
+        assert!(node(Node::Hardlink { to: path("etc/ssh/b") }).is_empty());
+        let huge = |name| Entry {
+            node: Node::File { size: u64::MAX, sha256: Digest::of(b""), sparse: true, meta: meta(0) },
+            ..file(name)
+        };
+        assert_eq!(reasons(plan(vec![huge("etc/ssh/a"), huge("etc/ssh/b")], &["etc/ssh"])), [FaultReason::Size]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(ValidPlan::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn any_flip_of_a_good_plan_is_refused_or_is_another_plan(at in 0usize..2000, bit in 0u8..8) {
+            let valid = good().validate().unwrap();
+            let mut bytes = valid.plan().encode().unwrap();
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            if let Ok(other) = ValidPlan::decode(&bytes) {
+                prop_assert_ne!(other.hash(), valid.hash());
+            }
+        }
+    }
+}

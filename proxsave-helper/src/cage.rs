@@ -1,1 +1,0 @@
-//! Cages: capabilities, Landlock, seccomp, limits; shared by all workers.

@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod bins;
+pub mod expect;
 pub mod fixtures;
 pub mod lab;
 pub mod mutate;

@@ -1,22 +1,19 @@
 //! The writer of the log.
 
 use super::event::{Counts, Event};
-use super::journald::{Journald, Record};
-use super::line;
+use super::journald::{Context, Journald, Record};
 use super::tail::{self, TailError};
 use super::text::Text;
 use super::{BATCH, FILE_NAME, FORMAT, time};
+use super::{file, line};
 use proxsave_proto::digest::Timestamp;
 use proxsave_proto::message::{AuditHead, Refusal};
 use proxsave_proto::{Digest, RelPath};
-use rustix::fs::{AtFlags, FileType, FlockOperation, Stat};
+use rustix::fs::Stat;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
 
-/// How long to wait for another helper that is writing a batch.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// What a line has beside the event's own fields, at most.
 const LINE_OVERHEAD: usize = 400;
 
@@ -32,7 +29,7 @@ pub enum LogError {
     )]
     Foreign(&'static str),
     /// Another helper holds the lock.
-    #[error("another helper has kept the audit log locked for {} s; end it and try again", LOCK_WAIT.as_secs())]
+    #[error("another helper has kept the audit log locked for {} s; end it and try again", file::LOCK_WAIT.as_secs())]
     Busy,
     /// The end of the log is no end of a chain.
     #[error(
@@ -62,12 +59,11 @@ pub enum LogError {
 #[derive(Debug)]
 pub struct Log {
     dir: OwnedFd,
-    session: String,
     journald: Journald,
+    context: Context,
     known: Option<Known>,
     pending: Vec<Pending>,
     pending_bytes: usize,
-    caller: Option<u32>,
     failed: bool,
 }
 
@@ -96,17 +92,9 @@ impl Log {
     /// When it cannot be opened, is not ours alone, or is damaged at its end.
     pub fn open(dir: BorrowedFd<'_>, journald: Journald) -> Result<Self, LogError> {
         let dir = dir.try_clone_to_owned().map_err(LogError::Open)?;
-        let session = random_hex::<8>().map_err(LogError::Open)?;
-        let mut log = Self {
-            dir,
-            session,
-            journald,
-            known: None,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            caller: None,
-            failed: false,
-        };
+        let context = Context { session: random_hex::<8>().map_err(LogError::Open)?, ..Context::default() };
+        let mut log =
+            Self { dir, journald, context, known: None, pending: Vec::new(), pending_bytes: 0, failed: false };
         log.write_batch()?;
         Ok(log)
     }
@@ -164,13 +152,15 @@ impl Log {
     }
 
     fn push(&mut self, event: &Event<'_>) -> Result<(), LogError> {
-        if let Event::Connection { uid, .. } = event {
-            self.caller = Some(*uid);
+        match event {
+            Event::Connection { uid, .. } => self.context.caller = Some(*uid),
+            Event::PlanApproved { plan, .. } => self.context.plan = Some(*plan),
+            _ => {}
         }
         let pending = Pending {
             time: time::now(),
             fields: line::fields(event)?,
-            records: self.journald.records(event, self.caller),
+            records: self.journald.records(event, &self.context),
         };
         let size = pending.fields.len() + LINE_OVERHEAD;
         if self.pending_bytes + size > BATCH {
@@ -187,12 +177,13 @@ impl Log {
         }
         // Until all of it is known to be on disk, nothing is known.
         self.failed = true;
-        let (file, stat) = self.lock()?;
+        let (file, stat) = file::lock_for_writing(self.dir.as_fd())?;
         let mut known = self.look(&file, &stat)?;
         let mut lines = Vec::with_capacity(self.pending_bytes);
         for pending in &self.pending {
             let seq = known.head.lines + 1;
-            let hash = line::write(&mut lines, seq, known.head.hash, pending.time, &self.session, &pending.fields);
+            let hash =
+                line::write(&mut lines, seq, known.head.hash, pending.time, &self.context.session, &pending.fields);
             known.head = AuditHead { lines: seq, hash };
         }
         append_durably(&file, known.end, &lines).map_err(LogError::Write)?;
@@ -202,36 +193,8 @@ impl Log {
         self.known = Some(known);
         self.failed = false;
         self.pending_bytes = 0;
-        for record in self.pending.drain(..).flat_map(|pending| pending.records) {
-            self.journald.send(&record, known.head);
-        }
+        self.journald.send(self.pending.drain(..).flat_map(|pending| pending.records), known.head);
         Ok(())
-    }
-
-    /// Opens and locks the file that has the log's name, and checks that it is ours.
-    fn lock(&self) -> Result<(File, Stat), LogError> {
-        let deadline = Instant::now() + LOCK_WAIT;
-        loop {
-            let file = tail::open(self.dir.as_fd()).map_err(LogError::Open)?;
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(5));
-                    continue;
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(LogError::Busy),
-                Err(error) => return Err(LogError::Open(error.into())),
-            }
-            let stat = rustix::fs::fstat(&file).map_err(|e| LogError::Open(e.into()))?;
-            ours(&stat)?;
-            // The log may have been moved away between opening and locking; then the name is another file's.
-            match rustix::fs::statat(&self.dir, FILE_NAME, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(named) if (named.st_dev, named.st_ino) == (stat.st_dev, stat.st_ino) => return Ok((file, stat)),
-                Ok(_) | Err(rustix::io::Errno::NOENT) if Instant::now() < deadline => {}
-                Ok(_) => return Err(LogError::Foreign("it is being replaced all the time")),
-                Err(error) => return Err(LogError::Open(error.into())),
-            }
-        }
     }
 
     /// Where the chain stands in the locked file. Reads its end unless nobody else wrote since last time; starts a
@@ -254,7 +217,8 @@ impl Log {
         };
         let mut write = |event: &Event<'_>| -> Result<(), LogError> {
             let seq = head.lines + 1;
-            let hash = line::write(&mut lines, seq, head.hash, time::now(), &self.session, &line::fields(event)?);
+            let hash =
+                line::write(&mut lines, seq, head.hash, time::now(), &self.context.session, &line::fields(event)?);
             head = AuditHead { lines: seq, hash };
             Ok(())
         };
@@ -305,23 +269,6 @@ fn append_durably(mut file: &File, end: u64, lines: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     file.sync_data()
-}
-
-/// Only a file that nobody but this user could have written is continued.
-fn ours(stat: &Stat) -> Result<(), LogError> {
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(LogError::Foreign("not a regular file"));
-    }
-    if stat.st_uid != rustix::process::geteuid().as_raw() {
-        return Err(LogError::Foreign("it has another owner"));
-    }
-    if stat.st_mode & 0o077 != 0 {
-        return Err(LogError::Foreign("others have rights on it"));
-    }
-    if stat.st_nlink != 1 {
-        return Err(LogError::Foreign("it has a second name"));
-    }
-    Ok(())
 }
 
 fn random_hex<const N: usize>() -> io::Result<String> {

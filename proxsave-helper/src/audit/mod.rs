@@ -30,12 +30,14 @@
 //! there is no journald, or its socket is full, that is silently left out: the file is the log.
 
 mod event;
+mod file;
 mod journald;
 mod line;
 mod log;
 mod tail;
 mod text;
 mod time;
+mod verify;
 
 pub use event::{Action, Counts, Event};
 pub use journald::Journald;
@@ -43,6 +45,7 @@ pub use line::{LineError, MAX_LINE};
 pub use log::{Approved, Log, LogError};
 pub use tail::TailError;
 pub use text::{MAX_TEXT, Text};
+pub use verify::{ExpectedHead, Place, Verified, VerifyError, to_json, verify};
 
 /// The log's name in the state directory.
 pub const FILE_NAME: &str = "audit.jsonl";
@@ -50,3 +53,6 @@ pub const FILE_NAME: &str = "audit.jsonl";
 pub const FORMAT: u32 = 1;
 /// The most bytes that are written before they are synced.
 pub const BATCH: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests;

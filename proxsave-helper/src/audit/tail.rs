@@ -1,7 +1,7 @@
 //! The end of the log file: where the chain stands, and what a crash left behind it.
 
+use super::BATCH;
 use super::line::{self, Head, LineError, MAX_LINE};
-use super::{BATCH, FILE_NAME};
 use proxsave_proto::Digest;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -86,12 +86,4 @@ pub(super) fn save(dir: BorrowedFd<'_>, torn: &[u8]) -> io::Result<(String, Dige
 pub(super) fn cut(file: &File, end: u64) -> io::Result<()> {
     file.set_len(end)?;
     file.sync_all()
-}
-
-/// Opens the log in its directory; makes it where there is none.
-pub(super) fn open(dir: BorrowedFd<'_>) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // Non-blocking, so that a FIFO put there does not hang us; `Log` checks that it is a regular file.
-    let fd = rustix::fs::openat(dir, FILE_NAME, flags | OFlags::NONBLOCK, Mode::RUSR | Mode::WUSR)?;
-    Ok(File::from(fd))
 }

@@ -276,6 +276,20 @@ fn expected_heads_show_what_the_chain_cannot() {
 }
 
 #[test]
+fn lines_of_another_log_do_not_fit() {
+    let (ours, other) = (&SAMPLE.0, Dir::new());
+    session(&mut other.log().unwrap());
+    let theirs = other.bytes();
+    let mixed = [&lines(ours)[..5], &lines(&theirs)[5..]].concat().concat();
+    assert!(matches!(check(&mixed, None), Err(VerifyError::Bad { line: 6, why: Place::Chain })));
+    // A chain of its own must still begin as a log does.
+    let mut line = Vec::new();
+    let time = proxsave_proto::digest::Timestamp { secs: 0, nanos: 0 };
+    line::write(&mut line, 1, Digest([0; 32]), time, "s", br#""event":"session-end""#);
+    assert!(matches!(check(&line, None), Err(VerifyError::Bad { line: 1, why: Place::Start(_) })));
+}
+
+#[test]
 fn results_are_told_in_words_and_in_json() {
     let (whole, head) = &*SAMPLE;
     let good = check(whole, None);

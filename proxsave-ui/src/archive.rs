@@ -1,1 +1,0 @@
-//! Backups as files: formats, discovery, opening.

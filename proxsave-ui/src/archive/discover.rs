@@ -1,0 +1,1 @@
+//! Finding backups in directories.

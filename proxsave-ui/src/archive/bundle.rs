@@ -285,6 +285,3 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     }
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
-
-#[cfg(test)]
-mod tests;

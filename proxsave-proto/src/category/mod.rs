@@ -1,6 +1,6 @@
 //! What a restore can choose: 32 categories of paths, their matching, the modes and the host roles.
 
-mod glob;
+pub mod glob;
 mod table;
 
 pub use table::{CATEGORIES, CategoryId};

@@ -4,6 +4,7 @@
 //! when more follow and 0 in the last. Descriptors come with the first. The gate's requests are one datagram
 //! each and are answered one by one; [`ToGate::News`] comes unasked.
 
+use crate::cage::Enforced;
 use proxsave_proto::message::{CallError, ClientHello, HelperHello, ProbeItem, Progress, Report, Submission, Verdict};
 use proxsave_proto::rpc::{Fd, FrameError, MAX_FDS, pack, unpack};
 use proxsave_proto::state::Target;
@@ -25,6 +26,10 @@ pub const MAX_ANSWER: usize = proxsave_proto::rpc::MAX_FRAME - 1024;
 /// What the gate asks the broker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
+    /// The first message, before any input is read: the cage is closed. It is not answered.
+    Ready(Enforced),
+    /// Instead of [`Request::Ready`]: the cage could not be closed; the gate ends.
+    Uncaged(String),
     /// Open the session.
     Hello(ClientHello),
     /// Look at targets.
@@ -60,6 +65,20 @@ pub enum Misuse {
     Idle,
     /// The preamble did not come, or was not acceptable.
     BadPreamble,
+}
+
+impl std::fmt::Display for Misuse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Misuse::ProgressBeforeHello => "progress before hello",
+            Misuse::TooManyPaths => "a probe with more paths than the protocol allows",
+            Misuse::LongVersion => "a version text that is too long",
+            Misuse::BadFrame => "bytes that are no frame of the protocol",
+            Misuse::Stalled => "a frame that did not go on",
+            Misuse::Idle => "no call for too long",
+            Misuse::BadPreamble => "no preamble of the protocol",
+        })
+    }
 }
 
 /// What the broker says to the gate.

@@ -11,5 +11,6 @@ pub mod fixtures;
 pub mod lab;
 pub mod mutate;
 pub mod procs;
+pub mod rogue;
 pub mod snapshot;
 pub mod tarball;

@@ -9,7 +9,7 @@ mod check;
 mod guard;
 
 pub use check::{Fault, FaultReason, ValidPlan};
-pub use guard::{SENSITIVE, guarded};
+pub use guard::{GUARDED, SENSITIVE, guarded};
 
 use crate::category::{CategoryId, Mode, Roles};
 use crate::digest::{Digest, Timestamp};

@@ -62,19 +62,30 @@ pub struct Anchor {
 }
 
 /// Why a target cannot be reached safely.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 pub enum Blocked {
     /// A directory on the way is a symbolic link; links are never followed.
+    #[error("a directory on the way is a symbolic link")]
     SymlinkOnTheWay,
     /// Something on the way is not a directory.
+    #[error("something on the way is not a directory")]
     NotADirectory,
     /// The way leads into a file system that is not written to (pmxcfs, FUSE, proc, a network mount, ...).
+    #[error("it is on a kind of file system that is not written to")]
     ForeignFileSystem,
-    /// The path is guarded: no plan can name it.
+    /// The path is guarded, or leads to something that is: no plan can name it.
+    #[error("it is guarded, or leads to a directory that is")]
     Guarded,
     /// The path is in no category that the caller may look at.
+    #[error("it is in no category that the caller may restore")]
     NotGranted,
+    /// A file is mounted over it, so that it can be neither replaced nor seen.
+    #[error("a file is mounted over it")]
+    MountPoint,
+    /// It could not be examined: an error of the file system, or no answer in time.
+    #[error("it could not be examined")]
+    Unreadable,
 }
 
 /// What the helper found at one path.

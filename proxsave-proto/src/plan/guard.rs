@@ -4,7 +4,7 @@ use crate::path::RelPath;
 
 /// Directories below which nothing is ever written: pmxcfs (its own tools write there), the kernel's and the
 /// running system's trees, and the pair's own programs, policy, keys and state.
-const GUARDED: &[&str] = &[
+pub const GUARDED: &[&str] = &[
     "etc/pve",
     "etc/proxsave",
     "proc",

@@ -1,1 +1,0 @@
-//! What a plan becomes: `CheckedPlan`, the only thing that can be carried out.

@@ -1,1 +1,0 @@
-//! The root directory: every walk from it, by descriptor.

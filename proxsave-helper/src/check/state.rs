@@ -11,12 +11,7 @@ use proxsave_proto::plan::Entry;
 use proxsave_proto::state::{Present, Target};
 
 /// Looks at every target whose directory stands.
-pub(super) fn check_entries(
-    checked: &CheckedPlan,
-    root: &Root,
-    contents: &mut dyn Contents,
-    refusals: &mut Refusals,
-) {
+pub(super) fn check_entries(checked: &CheckedPlan, root: &Root, contents: &mut dyn Contents, refusals: &mut Refusals) {
     let mut unhashed = Vec::new();
     let mut walk = Walk::new(root);
     for entry in standing_entries(checked) {

@@ -206,7 +206,8 @@ impl Drop for Worker {
 /// Waits until a socket is ready, or fails at the deadline.
 fn wait_for(socket: &OwnedFd, flags: PollFlags, deadline: Instant) -> Result<(), ChannelError> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+    let timeout =
+        Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
     let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), flags)];
     match rustix::event::poll(&mut fds, Some(&timeout)) {
         Ok(0) => Err(ChannelError::Io(io::ErrorKind::TimedOut.into())),

@@ -81,11 +81,8 @@ fn serve(socket: &OwnedFd, root: &Root) -> Result<(), ChannelError> {
         let refreshed = root.refresh().is_ok();
         let mut walk = Walk::new(root);
         for item in &batch.items {
-            let target = if refreshed {
-                look(socket, &mut walk, item, until)?
-            } else {
-                Target::Blocked(Blocked::Unreadable)
-            };
+            let target =
+                if refreshed { look(socket, &mut walk, item, until)? } else { Target::Blocked(Blocked::Unreadable) };
             say(socket, &Said::Found(target))?;
         }
     }

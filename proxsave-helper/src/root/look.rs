@@ -1,7 +1,7 @@
 //! Looking at targets: what is there, without following or opening anything but regular files and directories.
 
 use super::content::{hash_content, xattr_digest};
-use super::{RESOLVE, Dir, DirId, OpenError, Root, RootError, dir_id, is_fixed, require_mount_id, wanted};
+use super::{Dir, DirId, OpenError, RESOLVE, Root, RootError, dir_id, is_fixed, require_mount_id, wanted};
 use proxsave_proto::RelPath;
 use proxsave_proto::digest::Timestamp;
 use proxsave_proto::plan::{Xattr, guarded};

@@ -283,6 +283,8 @@ fn blocked_text(blocked: Blocked) -> &'static str {
         Blocked::ForeignFileSystem => "it lies on a file system that is not written to",
         Blocked::Guarded => "the path is guarded: no restore ever writes there",
         Blocked::NotGranted => "the helper's policy does not let you look at it",
+        Blocked::MountPoint => "a file is mounted over it, so it cannot be replaced",
+        Blocked::Unreadable => "the helper could not examine it: an error of the file system, or no answer in time",
     }
 }
 

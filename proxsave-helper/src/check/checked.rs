@@ -1,14 +1,14 @@
 //! The checked plan: the plan, the directories it is bound to, and what of its metadata takes effect.
 
 use super::Refusals;
-use crate::root::{Dir, DirId, FsKind, OpenError, Root};
+use crate::root::{Dir, DirId, OpenError, Root};
 use proxsave_proto::digest::Timestamp;
 use proxsave_proto::message::Why;
 use proxsave_proto::plan::{AnchorBinding, Entry, Meta, Node, Plan, Xattr};
 use proxsave_proto::state::Kind;
 use proxsave_proto::{Digest, RelPath, ValidPlan};
-use rustix::fd::{AsFd, BorrowedFd};
-use std::collections::HashMap;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
 
 /// Set-user-id and set-group-id.
 const SET_ID: u16 = 0o6000;
@@ -20,30 +20,10 @@ const CAPABILITY: &[u8] = b"security.capability";
 pub struct CheckedPlan {
     plan: ValidPlan,
     privileged_bits: bool,
-    anchors: Vec<CheckedAnchor>,
-    tops: Vec<TopAnchor>,
-    dropped: Vec<RelPath>,
+    anchors: Vec<Dir>,
+    dropped: Vec<usize>,
     /// When the check began, in seconds since 1970: what changed later than a moment before is looked at again.
     pub(super) began: i64,
-}
-
-/// An existing directory in which names are made, as it was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CheckedAnchor {
-    /// Which directory it is.
-    pub id: DirId,
-    /// The kind of its file system.
-    pub kind: FsKind,
-    /// The topmost anchor on the same mount that leads to it, as an index into [`CheckedPlan::tops`].
-    pub top: usize,
-}
-
-/// An anchor that no other anchor on the same mount leads to. Its descriptor is held from the check on.
-#[derive(Debug)]
-pub struct TopAnchor {
-    /// Which anchor, as an index into the plan's.
-    pub anchor: usize,
-    dir: Dir,
 }
 
 /// The metadata that an entry really gets.
@@ -54,42 +34,21 @@ pub struct EffectiveMeta<'p> {
     capability: bool,
 }
 
-impl AsFd for TopAnchor {
-    /// The directory, opened `O_PATH`.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
-    }
-}
-
 impl CheckedPlan {
     /// Opens every anchor and compares it with its binding.
     pub(super) fn bind(plan: ValidPlan, privileged_bits: bool, root: &Root, refusals: &mut Refusals) -> Self {
         let began = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
-        let mut checked =
-            Self { plan, privileged_bits, anchors: Vec::new(), tops: Vec::new(), dropped: Vec::new(), began };
-        // Anchors are sorted, so what leads to one comes before it; the last top of a mount that does is it.
-        let mut top_of_mount: HashMap<u64, Vec<usize>> = HashMap::new();
-        let mut anchors = Vec::new();
-        let mut tops: Vec<TopAnchor> = Vec::new();
-        let bindings = &checked.plan.plan().anchors;
-        for (index, binding) in bindings.iter().enumerate() {
-            let Some(dir) = bound_dir(root, binding, refusals) else { continue };
-            let candidates = top_of_mount.entry(dir.id().mount).or_default();
-            let known = candidates.iter().copied().rev().find(|top| {
-                let above = tops.get(*top).and_then(|top| bindings.get(top.anchor));
-                above.is_some_and(|above| binding.path.starts_with(&above.path))
-            });
-            let top = known.unwrap_or(tops.len());
-            anchors.push(CheckedAnchor { id: dir.id(), kind: dir.kind(), top });
-            if known.is_none() {
-                candidates.push(top);
-                tops.push(TopAnchor { anchor: index, dir });
-            }
+        let bindings = &plan.plan().anchors;
+        let mut anchors = Vec::with_capacity(bindings.len());
+        if let Err(error) = allow_open_files(bindings.len()) {
+            let text = format!("{} directories cannot be held open at once: {error}", bindings.len());
+            refusals.push(None, Why::Unsupported(text));
+        } else {
+            anchors.extend(bindings.iter().filter_map(|binding| bound_dir(root, binding, refusals)));
         }
-        let dropped = checked.entries().filter(|entry| checked.drops_from(entry)).map(|entry| entry.path.clone());
-        checked.dropped = dropped.collect();
-        checked.anchors = anchors;
-        checked.tops = tops;
+        let mut checked = Self { plan, privileged_bits, anchors, dropped: Vec::new(), began };
+        let drops = checked.entries().enumerate().filter(|(_, entry)| checked.drops_from(entry));
+        checked.dropped = drops.map(|(index, _)| index).collect();
         checked
     }
 
@@ -111,16 +70,10 @@ impl CheckedPlan {
         self.plan.hash()
     }
 
-    /// What was found at each of the plan's anchors, in the plan's order.
+    /// The plan's anchors, in its order, each held open (`O_PATH`) since it was compared with its binding.
     #[must_use]
-    pub fn anchors(&self) -> &[CheckedAnchor] {
+    pub fn anchors(&self) -> &[Dir] {
         &self.anchors
-    }
-
-    /// The topmost anchors of each mount, with their descriptors.
-    #[must_use]
-    pub fn tops(&self) -> &[TopAnchor] {
-        &self.tops
     }
 
     /// The nearest anchor on the way to an entry, as an index into the plan's anchors: the directory itself that
@@ -142,10 +95,15 @@ impl CheckedPlan {
         Some(EffectiveMeta { meta, mode, capability: self.privileged_bits })
     }
 
-    /// The entries whose set-id bits or file capability are dropped, in the plan's order.
+    /// The entries that lose set-id bits or a file capability, as indexes into the plan's, ascending.
     #[must_use]
-    pub fn dropped(&self) -> &[RelPath] {
+    pub fn dropped(&self) -> &[usize] {
         &self.dropped
+    }
+
+    /// The paths of [`CheckedPlan::dropped`].
+    pub fn dropped_paths(&self) -> impl Iterator<Item = &RelPath> {
+        self.dropped.iter().filter_map(|index| self.plan().entries.get(*index)).map(|entry| &entry.path)
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -162,7 +120,7 @@ impl CheckedPlan {
     pub(super) fn check_hard_links(&self, refusals: &mut Refusals) {
         for entry in self.entries() {
             let Node::Hardlink { to } = &entry.node else { continue };
-            let mount = |path| self.anchor_of(path).and_then(|index| self.anchors.get(index)).map(|a| a.id.mount);
+            let mount = |path| self.anchor_of(path).and_then(|index| self.anchors.get(index)).map(|dir| dir.id().mount);
             if mount(&entry.path) != mount(to) {
                 let text = format!("a hard link cannot lead to {to}, which is on another mount");
                 refusals.push(Some(&entry.path), Why::Unsupported(text));
@@ -241,4 +199,19 @@ pub(super) fn bound_dir(root: &Root, binding: &AnchorBinding, refusals: &mut Ref
         return None;
     }
     Some(dir)
+}
+
+/// Descriptors that the broker needs besides the anchors.
+const SPARE_FILES: u64 = 64;
+
+/// Raises this process's limit of open files when so many more would not fit.
+fn allow_open_files(more: usize) -> io::Result<()> {
+    let wanted = (more as u64).saturating_add(SPARE_FILES);
+    let limit = getrlimit(Resource::Nofile);
+    match limit.current {
+        Some(current) if current < wanted => {
+            Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })?)
+        }
+        _ => Ok(()),
+    }
 }

@@ -8,7 +8,7 @@ mod checked;
 mod room;
 mod state;
 
-pub use checked::{CheckedAnchor, CheckedPlan, EffectiveMeta, TopAnchor};
+pub use checked::{CheckedPlan, EffectiveMeta};
 pub use state::recheck;
 
 use crate::root::{Root, RootError};

@@ -1,8 +1,9 @@
 //! Whether what a plan stages fits.
 
-use super::{CheckedPlan, Refusals, TopAnchor};
+use super::{CheckedPlan, Refusals};
+use crate::root::Dir;
 use proxsave_proto::message::Why;
-use proxsave_proto::plan::Node;
+use proxsave_proto::plan::{AnchorBinding, Node};
 use proxsave_proto::state::Kind;
 use rustix::fs::StatVfsMountFlags;
 use std::collections::BTreeMap;
@@ -22,14 +23,14 @@ pub(super) fn check_room(checked: &CheckedPlan, refusals: &mut Refusals) {
     let mut needs: BTreeMap<u64, Need> = BTreeMap::new();
     for anchor in checked.anchors() {
         // Its staging directory.
-        needs.entry(anchor.id.dev).or_default().add(BLOCK, 1);
+        needs.entry(anchor.id().dev).or_default().add(BLOCK, 1);
     }
     for entry in &checked.plan().entries {
         let stands = entry.node.is_dir() && entry.before.as_ref().is_some_and(|before| before.kind == Kind::Dir);
         let Some(anchor) = checked.anchor_of(&entry.path).and_then(|index| checked.anchors().get(index)) else {
             continue;
         };
-        let need = needs.entry(anchor.id.dev).or_default();
+        let need = needs.entry(anchor.id().dev).or_default();
         let content = entry.node.content_len().checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
         let xattrs: u64 = entry.node.meta().map_or(0, |meta| meta.xattrs.iter().map(|x| x.value.len() as u64).sum());
         let link = matches!(entry.node, Node::Hardlink { .. });
@@ -39,20 +40,18 @@ pub(super) fn check_room(checked: &CheckedPlan, refusals: &mut Refusals) {
         );
     }
     let mut told = Vec::new();
-    for top in checked.tops() {
-        check_top(checked, top, &needs, &mut told, refusals);
+    let mut mounts = Vec::new();
+    for (dir, binding) in checked.anchors().iter().zip(&checked.plan().anchors) {
+        if !mounts.contains(&dir.id().mount) {
+            mounts.push(dir.id().mount);
+            let need = needs.get(&binding.dev).copied().unwrap_or_default();
+            check_mount(dir, binding, need, &mut told, refusals);
+        }
     }
 }
 
-fn check_top(
-    checked: &CheckedPlan,
-    top: &TopAnchor,
-    needs: &BTreeMap<u64, Need>,
-    told: &mut Vec<u64>,
-    refusals: &mut Refusals,
-) {
-    let Some(binding) = checked.plan().anchors.get(top.anchor) else { return };
-    let room = match rustix::fs::fstatvfs(top) {
+fn check_mount(dir: &Dir, binding: &AnchorBinding, need: Need, told: &mut Vec<u64>, refusals: &mut Refusals) {
+    let room = match rustix::fs::fstatvfs(dir) {
         Ok(room) => room,
         Err(error) => {
             let text = format!("the free space there cannot be found out: {error}");
@@ -66,7 +65,6 @@ fn check_top(
     if told.contains(&binding.dev) {
         return;
     }
-    let need = needs.get(&binding.dev).copied().unwrap_or_default();
     let free = room.f_bavail.saturating_mul(room.f_frsize);
     // No total number of inodes: the file system makes them as needed (btrfs).
     let short = if need.bytes > free {

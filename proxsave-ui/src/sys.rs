@@ -1,1 +1,3 @@
 //! System calls that need `unsafe`, each documented.
+
+pub mod interrupt;

@@ -328,12 +328,9 @@ fn probes_tell_nothing_that_is_not_granted() {
     let stage = stage();
     block_on(async {
         let rogue = Rogue::new(&stage.helper.socket).await;
-        for (path, target) in
-            [("etc/shadow", None), ("etc/pve/storage.cfg", None), ("srv/live", None), ("proc/1/mem", None)]
-                .map(|(path, expected): (&str, Option<()>)| (path, expected))
-        {
+        for path in ["etc/shadow", "etc/pve/storage.cfg", "srv/live", "proc/1/mem"] {
             let found = rogue.probe(&[path]).await.remove(0);
-            assert!(target.is_none() && matches!(found, Target::Blocked(_)), "{path}: {found:?}");
+            assert!(matches!(found, Target::Blocked(_)), "{path}: {found:?}");
         }
         std::os::unix::fs::symlink("/etc", stage.lab.root().join("home/anna/etc")).unwrap();
         let found = rogue.probe(&["home/anna/etc/shadow"]).await.remove(0);

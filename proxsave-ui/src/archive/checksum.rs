@@ -75,7 +75,7 @@ mod tests {
     fn other_texts_are_refused() {
         assert_eq!(parse(b""), Err(ChecksumError::Empty));
         assert_eq!(parse(b" \n\n"), Err(ChecksumError::Empty));
-        assert_eq!(parse(HEX[1..].as_bytes()), Err(ChecksumError::NotDigest));
+        assert_eq!(parse(&HEX.as_bytes()[1..]), Err(ChecksumError::NotDigest));
         assert_eq!(parse(format!("{HEX}0  x").as_bytes()), Err(ChecksumError::NotDigest));
         assert_eq!(parse(b"SHA256 (x) = e3"), Err(ChecksumError::NotDigest));
         assert_eq!(parse(format!("{HEX}  {}", "x".repeat(MAX_LINE)).as_bytes()), Err(ChecksumError::LongLine));

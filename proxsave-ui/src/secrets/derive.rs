@@ -44,8 +44,10 @@ pub fn identity(passphrase: &SecretString, salt: &str) -> Result<x25519::Identit
     let parameters = scrypt::Params::new(LOG_N, R, P, key.len()).map_err(|_| DeriveError)?;
     let secret = passphrase.expose_secret().trim().as_bytes();
     scrypt::scrypt(secret, salt.as_bytes(), &parameters, key.as_mut_slice()).map_err(|_| DeriveError)?;
-    key[0] &= 0xf8;
-    key[31] = key[31] & 0x7f | 0x40;
+    if let [first, .., last] = key.as_mut_slice() {
+        *first &= 0xf8;
+        *last = *last & 0x7f | 0x40;
+    }
     let prefix = bech32::Hrp::parse("age-secret-key-").map_err(|_| DeriveError)?;
     let mut text = bech32::encode_upper::<bech32::Bech32>(prefix, key.as_slice()).map_err(|_| DeriveError)?;
     let identity = text.parse().map_err(|_| DeriveError);

@@ -23,6 +23,13 @@
 pub mod derive;
 mod identities;
 mod secret;
+mod source;
+mod unlock;
 
 pub use identities::{DEFAULT_MAX_WORK_FACTOR, Identities, StanzaKinds, UnwrapError, Unwrapped};
 pub use secret::{AskSecret, Expected, Question, Secret, SecretError};
+pub use source::{IDENTITY_CREDENTIAL, Loaded, PASSPHRASE_CREDENTIAL, SecretSources, SourceError};
+pub use unlock::{MAX_ATTEMPTS, Unlock, UnlockError};
+
+#[cfg(test)]
+mod tests;

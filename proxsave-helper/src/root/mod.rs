@@ -71,6 +71,17 @@ pub enum OpenError {
     Failed(#[from] RootError),
 }
 
+/// Whether something is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Something is, be it a dangling link.
+    There,
+    /// Nothing is.
+    NotThere,
+    /// A symbolic link is on the way; it was not followed.
+    BehindLink,
+}
+
 /// Which directory a descriptor is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DirId {
@@ -247,6 +258,21 @@ impl Root {
         Err(RootError { doing: "open", path: path.clone(), source }.into())
     }
 
+    /// Whether there is anything at a path, guarded or not. Nothing is opened, only looked up.
+    ///
+    /// # Errors
+    /// When it cannot be looked up.
+    pub fn presence(&self, path: &RelPath) -> Result<Presence, RootError> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat2(&self.fd, path.as_bytes(), flags, Mode::empty(), RESOLVE) {
+            // With `O_PATH | O_NOFOLLOW` a link that is the path itself is opened, not followed (openat2(2)).
+            Ok(_) => Ok(Presence::There),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(Presence::NotThere),
+            Err(Errno::LOOP) => Ok(Presence::BehindLink),
+            Err(error) => Err(RootError { doing: "look up", path: path.clone(), source: error.into() }),
+        }
+    }
+
     /// The deepest existing directory on the way to a target, which is where its topmost new name is made.
     ///
     /// # Errors
@@ -269,7 +295,8 @@ impl View {
     }
 }
 
-const DIR_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+// Without `O_NOFOLLOW`, so that a link at the end is told as a link, by `NO_SYMLINKS`.
+const DIR_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// The absolute path of an open file, as the kernel knows it now.

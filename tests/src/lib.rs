@@ -8,6 +8,7 @@ pub mod backup;
 pub mod bins;
 pub mod expect;
 pub mod fixtures;
+pub mod fuzz;
 pub mod lab;
 pub mod mutate;
 pub mod procs;

@@ -384,6 +384,18 @@ proptest! {
     }
 
     #[test]
+    fn a_log_cut_anywhere_by_a_crash_goes_on(at in any::<prop::sample::Index>()) {
+        let bytes = &SAMPLE.0[..at.index(SAMPLE.0.len())];
+        let dir = Dir::new();
+        dir.put(bytes);
+        session(&mut dir.log().unwrap());
+        let torn = bytes.last().is_some_and(|last| *last != b'\n');
+        prop_assert_eq!(dir.verify(None).unwrap().set_aside, u64::from(torn));
+        let kept = [&lines(&dir.bytes())[..lines(bytes).len() - usize::from(torn)].concat()[..], &dir.torn_files().concat()];
+        prop_assert_eq!(kept.concat(), bytes);
+    }
+
+    #[test]
     fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), keep in 0usize..30) {
         let bytes = [&lines(&SAMPLE.0).into_iter().take(keep).collect::<Vec<_>>().concat()[..], &bytes].concat();
         let _ = check(&bytes, None);

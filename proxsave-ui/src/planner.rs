@@ -21,6 +21,7 @@ mod content;
 mod diff;
 pub mod file;
 mod links;
+pub mod local;
 pub mod view;
 
 pub use content::{Content, contents};

@@ -1,0 +1,140 @@
+//! Where an export may go.
+
+use super::ExportError;
+use proxsave_proto::{Plan, RelPath};
+use rustix::fs::{Mode, OFlags, fstat, mkdirat, open, openat};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+/// Directories of the system; an export in one of them could be taken for a part of it.
+const SYSTEM: &[&str] = &[
+    "etc",
+    "usr",
+    "bin",
+    "sbin",
+    "lib",
+    "lib32",
+    "lib64",
+    "libx32",
+    "boot",
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "var/lib",
+    "var/spool",
+    "var/cache",
+    "var/log",
+    "var/run",
+    "var/lock",
+];
+/// Places below those that belong to users all the same.
+const OF_USERS: &[&str] = &["run/user", "run/media"];
+
+/// A fresh directory, 0700, below one that the operator chose.
+#[derive(Debug)]
+pub struct ExportDir {
+    pub(super) fd: OwnedFd,
+    pub(super) path: PathBuf,
+}
+
+impl ExportDir {
+    /// Checks the chosen directory (made when it is missing and its parent is there) without making anything in it.
+    /// `root` is the root that the restore writes to, `plan` what it writes.
+    ///
+    /// # Errors
+    /// [`ExportError::Place`] with the reason.
+    pub fn check(chosen: &Path, root: &[u8], plan: Option<&Plan>) -> Result<(), ExportError> {
+        let refuse = |why: String| ExportError::Place { path: chosen.to_owned(), why };
+        let existing = if chosen.exists() { chosen } else { parent_of(chosen) };
+        let real = existing.canonicalize().map_err(|error| refuse(error.to_string()))?;
+        let real = match chosen.file_name() {
+            Some(name) if existing != chosen => real.join(name),
+            _ => real,
+        };
+        allowed(&real, root, plan).map_err(refuse)
+    }
+
+    /// Makes the fresh directory `proxmox-config-export-STAMP` in the chosen one, which is made when it is missing.
+    ///
+    /// # Errors
+    /// [`ExportError::Place`] with the reason.
+    pub fn create(chosen: &Path, stamp: &str, root: &[u8], plan: Option<&Plan>) -> Result<Self, ExportError> {
+        Self::check(chosen, root, plan)?;
+        let refuse = |why: String| ExportError::Place { path: chosen.to_owned(), why };
+        let says = |error: rustix::io::Errno| refuse(std::io::Error::from(error).to_string());
+        match rustix::fs::mkdir(chosen, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(says(error)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let outer = open(chosen, flags, Mode::empty()).map_err(says)?;
+        let stat = fstat(&outer).map_err(says)?;
+        let me = rustix::process::geteuid();
+        if stat.st_uid != me.as_raw() {
+            return Err(refuse("it is not yours; name a directory that you own".to_owned()));
+        }
+        if stat.st_mode & 0o022 != 0 {
+            return Err(refuse("others can write to it; name one that only you can write to".to_owned()));
+        }
+        // Checked again on what was opened: the name may lead elsewhere by now.
+        let real = std::fs::read_link(format!("/proc/self/fd/{}", outer.as_raw_fd()))
+            .map_err(|error| refuse(error.to_string()))?;
+        allowed(&real, root, plan).map_err(refuse)?;
+        let name = format!("proxmox-config-export-{stamp}");
+        mkdirat(&outer, name.as_str(), Mode::from_raw_mode(0o700)).map_err(|error| match error {
+            rustix::io::Errno::EXIST => refuse(format!("it already holds {name}; wait a second and run it again")),
+            error => says(error),
+        })?;
+        let fd = openat(&outer, name.as_str(), flags, Mode::empty()).map_err(says)?;
+        Ok(Self { fd, path: real.join(name) })
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether a real path may hold an export.
+fn allowed(real: &Path, root: &[u8], plan: Option<&Plan>) -> Result<(), String> {
+    let relative = |path: &[u8]| RelPath::from_archive(path.strip_prefix(b"/").unwrap_or(path)).ok();
+    let Some(here) = relative(real.as_os_str().as_bytes()) else {
+        return Err("its path cannot be used".to_owned());
+    };
+    let root = relative(root).unwrap_or_default();
+    if !root.is_root() && here.starts_with(&root) {
+        return Err("it lies in the root that the restore writes to".to_owned());
+    }
+    let in_any =
+        |list: &[&str]| list.iter().filter_map(|dir| relative(dir.as_bytes())).any(|dir| here.starts_with(&dir));
+    if here.is_root() || (in_any(SYSTEM) && !in_any(OF_USERS)) {
+        return Err("it lies in a directory of the system".to_owned());
+    }
+    let hit = plan.filter(|_| root.is_root()).and_then(|plan| {
+        plan.entries.iter().find(|entry| here.starts_with(&entry.path) || entry.path.starts_with(&here))
+    });
+    match hit {
+        Some(entry) => Err(format!("the restore writes {}", entry.path)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_and_the_system_are_no_place_for_exports() {
+        let may = |path: &str, root: &str| allowed(Path::new(path), root.as_bytes(), None).is_ok();
+        assert!(may("/home/anna/exports", "/") && may("/run/user/1000/x", "/") && may("/srv/x", "/"));
+        for bad in ["/", "/etc/x", "/usr/local/x", "/var/lib/x", "/run/x", "/proc/1"] {
+            assert!(!may(bad, "/"), "{bad}");
+        }
+        assert!(!may("/mnt/disk/home/x", "/mnt/disk") && !may("/mnt/disk", "/mnt/disk/"));
+        assert!(may("/mnt/disk2/x", "/mnt/disk"));
+    }
+}

@@ -204,6 +204,22 @@ pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     close_range(first, u32::MAX)
 }
 
+/// Points standard input, output and error at `/dev/null`, so that no later descriptor gets one of their numbers
+/// and no message ends up in it.
+///
+/// # Errors
+/// When there is no `/dev/null`.
+pub fn silence_stdio() -> io::Result<()> {
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    for number in 0..=2 {
+        // SAFETY: dup2 takes two numbers; the standard library never owns these three.
+        if unsafe { libc::dup2(null.as_raw_fd(), number) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: plain numbers. The descriptors closed are, by this function's contract, used by nobody any more.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) } {

@@ -4,17 +4,37 @@
 //! (`view`), caged ([`crate::cage`]). It takes the contents from a pipe (`content`), stages everything
 //! beside its target (`stage`), waits for the word, and renames (`commit`).
 
+mod commit;
+mod content;
+mod cursor;
+mod error;
+mod layout;
+mod meta;
 mod protocol;
+mod stage;
+mod talk;
+mod tree;
+mod view;
 
+pub use content::content_pipe;
 pub use protocol::{Channel, FromWriter, MAX_FAILURES, Outcome, ToWriter};
+pub use tree::remove_tree;
 
-use crate::cage::Layers;
-use crate::sys::{Child, Exit};
+use crate::cage::{self, Access, Cage, Enforced, Files, Layers, Profile, Rule, WRITER_CAPS, Who};
+use crate::sys::{self, Child, Exit};
+use content::Content;
+use error::WriterError;
+use layout::Layout;
 use proxsave_proto::Plan;
-use rustix::fd::BorrowedFd;
+use proxsave_proto::message::Phase;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::Mode;
 use rustix::net::RecvFlags;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use stage::Staging;
 use std::io;
 use std::time::Duration;
+use talk::Talk;
 
 /// How long the content stream may be silent before the transaction fails.
 pub const IDLE: Duration = Duration::from_secs(60);
@@ -23,8 +43,12 @@ pub const IDLE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Job<'a> {
     plan: &'a Plan,
-    anchors: Vec<BorrowedFd<'a>>,
-    dropped: &'a [usize],
+    /// Topmost anchors, held since the check, each with its index among the plan's anchors.
+    tops: Vec<(usize, BorrowedFd<'a>)>,
+    /// For each of the plan's anchors, the one of `tops` that leads to it on the same mount.
+    top_of: Vec<usize>,
+    /// Entries, ascending, that lose set-id bits and file capability.
+    dropped: Vec<usize>,
     txid: &'a str,
     layers: Layers,
     idle: Duration,
@@ -37,8 +61,15 @@ impl<'a> Job<'a> {
     /// that lose their set-id bits and file capability.
     #[doc(hidden)]
     #[must_use]
-    pub fn unchecked(plan: &'a Plan, anchors: Vec<BorrowedFd<'a>>, dropped: &'a [usize], txid: &'a str) -> Self {
-        Self { plan, anchors, dropped, txid, layers: Layers::ALL, idle: IDLE }
+    pub fn unchecked(plan: &'a Plan, anchors: Vec<BorrowedFd<'a>>, dropped: Vec<usize>, txid: &'a str) -> Self {
+        let top_of = (0..anchors.len()).collect();
+        let tops = anchors.into_iter().enumerate().collect();
+        Self { plan, tops, top_of, dropped, txid, layers: Layers::ALL, idle: IDLE }
+    }
+
+    /// The topmost anchor that leads to an anchor: its own index among the plan's anchors, and its descriptor.
+    fn top(&self, anchor: usize) -> Option<(usize, BorrowedFd<'a>)> {
+        self.top_of.get(anchor).and_then(|top| self.tops.get(*top)).copied()
     }
 
     /// With other layers than all (see [`Layers`]).
@@ -52,6 +83,98 @@ impl<'a> Job<'a> {
     pub fn idle(self, idle: Duration) -> Self {
         Self { idle, ..self }
     }
+}
+
+/// Starts the writer of a job. `content` is the reading end of [`content_pipe`].
+///
+/// From a single-threaded process only (see [`sys::fork`]). Everything that can go wrong after the fork is told
+/// by [`FromWriter::Over`].
+///
+/// # Errors
+/// When there is no room for a process or a socket.
+pub fn spawn(job: &Job<'_>, content: OwnedFd) -> io::Result<WriterHandle> {
+    rustix::io::ioctl_fionbio(&content, true)?;
+    let (channel, theirs) = Channel::pair()?;
+    let child = sys::fork(move || match run(job, &theirs, content) {
+        Ok(()) => 0,
+        // The broker sees the end of the channel without an outcome before it.
+        Err(_) => 1,
+    })?;
+    Ok(WriterHandle { child, channel })
+}
+
+/// The writer's life. Fails only when it cannot tell its outcome.
+fn run(job: &Job<'_>, channel: &Channel, content: OwnedFd) -> Result<(), WriterError> {
+    let mut talk = Talk::new(channel);
+    let outcome = carry_out(job, &mut talk, content).unwrap_or_else(|error| Outcome {
+        phase: if matches!(error, WriterError::Cancelled) { Phase::Cancelled } else { Phase::Failed },
+        error: (!matches!(error, WriterError::Cancelled)).then(|| error.to_string()),
+        written: Vec::new(),
+        failed: 0,
+    });
+    talk.tell(&FromWriter::Over(outcome))
+}
+
+fn carry_out(job: &Job<'_>, talk: &mut Talk<'_>, content: OwnedFd) -> Result<Outcome, WriterError> {
+    let layout = Layout::new(job.plan)?;
+    let (staging, mut content) = settle(job, &layout, talk, content)?;
+    let mut staging = staging;
+    let staged = staging
+        .run(&mut content, talk)
+        .and_then(|()| talk.tell(&FromWriter::Staged { entries: talk.entries, bytes: talk.bytes }))
+        .and_then(|()| talk.wait_for_commit())
+        .and_then(|()| commit::recheck(&staging));
+    match staged {
+        Ok(()) => Ok(commit::commit(&mut staging, talk)),
+        Err(error) => {
+            // What cannot be removed is what the next helper's sweep is for; the first error is the one to tell.
+            let _ = staging.discard();
+            Err(error)
+        }
+    }
+}
+
+/// Builds the view, closes the cage, makes the staging directories.
+fn settle<'j>(
+    job: &'j Job<'j>,
+    layout: &'j Layout<'j>,
+    talk: &mut Talk<'_>,
+    content: OwnedFd,
+) -> Result<(Staging<'j>, Content), WriterError> {
+    let own = |what: &str| WriterError::view(what.to_owned());
+    // A terminal's signals are for the broker to answer.
+    rustix::process::setsid().map_err(own("leave the terminal"))?;
+    rustix::process::umask(Mode::empty());
+    let most = open_files(layout);
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+    setrlimit(Resource::Nofile, limit).map_err(own("raise the number of open files"))?;
+    let keep = [talk.socket().as_raw_fd(), content.as_raw_fd()];
+    let mut view = view::build(job, layout, &keep)?;
+    let enforced = close_cage(&view, most, job.layers)?;
+    let covered = view.covered;
+    view.tops.clear();
+    let uncovered = std::mem::take(&mut view.uncovered);
+    talk.tell(&FromWriter::Ready { enforced, covered, uncovered })?;
+    let staging = Staging::begin(job, layout, view)?;
+    Ok((staging, Content::new(content, job.idle)))
+}
+
+/// Two for each directory of the view, and what walking the deepest trees takes (a path has at most 2,048 parts;
+/// two cursors, or a removal with two for each level).
+fn open_files(layout: &Layout<'_>) -> u64 {
+    layout.slots.len() as u64 * 3 + 2 * 2 * 2048 + 256
+}
+
+fn close_cage(view: &view::View, open_files: u64, layers: Layers) -> Result<Enforced, WriterError> {
+    let rules = view.tops.iter().map(|top| Rule { dir: top.as_fd(), access: Access::Write });
+    let cage = Cage {
+        who: Who::Root,
+        keep: WRITER_CAPS,
+        files: Files::Beneath(rules.collect()),
+        profile: Profile::Writer,
+        open_files: Some(open_files),
+    };
+    Ok(cage::enter(&cage, layers)?)
 }
 
 /// The broker's hold on a writer. Dropping it ends the writer.

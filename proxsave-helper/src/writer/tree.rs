@@ -1,0 +1,76 @@
+//! Removing a staging directory with all that is in it.
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::CString;
+
+/// Removes `name` in `parent`, whatever it is, and everything below it. Follows nothing, and stays on the file
+/// system: what is mounted below makes it fail. What is gone already is no error.
+///
+/// Needs descriptors for as many levels as the tree has.
+///
+/// # Errors
+/// The first error; what was removed until then stays removed.
+pub fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error),
+    }
+    // Directories that are being emptied, from the top down: each with its name in the one before.
+    let mut open: Vec<(CString, Level)> =
+        vec![(CString::new(name).map_err(|_| Errno::INVAL)?, Level::open(parent, name)?)];
+    while let Some((_, level)) = open.last_mut() {
+        match level.next_dir()? {
+            Some(name) => {
+                let below = Level::open(level.dir.as_fd(), name.as_bytes())?;
+                open.push((name, below));
+            }
+            None => {
+                let Some((name, _)) = open.pop() else { break };
+                let above = open.last().map_or(parent, |(_, level)| level.dir.as_fd());
+                match rustix::fs::unlinkat(above, &name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Level {
+    dir: OwnedFd,
+    entries: Dir,
+}
+
+impl Level {
+    fn open(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Self, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        let entries = Dir::read_from(&dir)?;
+        Ok(Self { dir, entries })
+    }
+
+    /// Removes what is no directory, up to the next one.
+    fn next_dir(&mut self) -> Result<Option<CString>, Errno> {
+        while let Some(entry) = self.entries.read() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            if entry.file_type() == FileType::Directory {
+                return Ok(Some(name.to_owned()));
+            }
+            match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                // A file system that does not say what its entries are.
+                Err(Errno::ISDIR) => return Ok(Some(name.to_owned())),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+}

@@ -76,7 +76,7 @@ pub(super) fn commit(staging: &mut Staging<'_>, talk: &mut Talk<'_>) -> Outcome 
     }
     for (index, entry) in entries.iter().enumerate().rev() {
         let Place::Existing(slot) = staging.layout.place(index) else { continue };
-        let result = match (staging.job.wanted(index, entry), staging.slots.get(slot)) {
+        let result = match (staging.job.wanted(entry), staging.slots.get(slot)) {
             (Some(wanted), Some(slot)) => {
                 wanted.set_all(slot.dir.as_fd()).map_err(|(what, error)| NotPut::Failed(what, error.into()))
             }
@@ -108,7 +108,7 @@ fn close(staging: &mut Staging<'_>) -> Result<(), String> {
     }
     for (index, entry) in staging.job.plan.entries.iter().enumerate() {
         let Place::Existing(slot) = staging.layout.place(index) else { continue };
-        if let (Some(wanted), Some(slot)) = (staging.job.wanted(index, entry), staging.slots.get(slot))
+        if let (Some(wanted), Some(slot)) = (staging.job.wanted(entry), staging.slots.get(slot))
             && let Err((what, error)) = wanted.set_mtime(slot.dir.as_fd())
         {
             result = result.and(Err(format!("{}: {what}: {}", entry.path, std::io::Error::from(error))));

@@ -9,8 +9,6 @@ use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, Xatt
 use rustix::io::Errno;
 
 const CAPABILITY: &[u8] = b"security.capability";
-/// Set-user-id and set-group-id.
-const SET_ID: u16 = 0o6000;
 /// The bits that `open` and `mkdir` may not set for certain.
 const SPECIAL: u16 = 0o7000;
 
@@ -27,16 +25,6 @@ pub(super) struct Wanted<'p> {
 pub(super) type Failed = (&'static str, Errno);
 
 impl<'p> Wanted<'p> {
-    /// As the plan says it.
-    pub(super) fn all(meta: &'p Meta) -> Self {
-        Self { meta, mode: meta.mode, capability: true }
-    }
-
-    /// Without set-id bits and file capability.
-    pub(super) fn plain(meta: &'p Meta) -> Self {
-        Self { meta, mode: meta.mode & !SET_ID, capability: false }
-    }
-
     /// The permission bits that creation sets by itself (the umask is 0).
     pub(super) fn creation(&self) -> Mode {
         Mode::from_raw_mode((self.mode & 0o777).into())
@@ -125,11 +113,11 @@ pub(super) fn set_mtime(file: impl AsFd, mtime: Timestamp) -> Result<(), Errno> 
 
 impl<'a> Job<'a> {
     /// What an entry's metadata becomes; `None` for a hard link.
-    pub(super) fn wanted(&self, index: usize, entry: &'a Entry) -> Option<Wanted<'a>> {
+    pub(super) fn wanted(&self, entry: &'a Entry) -> Option<Wanted<'a>> {
         let meta = entry.node.meta()?;
-        Some(match self.dropped.binary_search(&index) {
-            Ok(_) => Wanted::plain(meta),
-            Err(_) => Wanted::all(meta),
-        })
+        let Some(checked) = self.checked else { return Some(Wanted { meta, mode: meta.mode, capability: true }) };
+        let granted = checked.effective_meta(entry)?;
+        let capability = granted.xattrs().count() == meta.xattrs.len();
+        Some(Wanted { meta, mode: granted.mode(), capability })
     }
 }

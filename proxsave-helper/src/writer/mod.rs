@@ -21,6 +21,7 @@ pub use protocol::{Channel, FromWriter, MAX_FAILURES, Outcome, ToWriter};
 pub use tree::remove_tree;
 
 use crate::cage::{self, Access, Cage, Enforced, Files, Layers, Profile, Rule, WRITER_CAPS, Who};
+use crate::check::CheckedPlan;
 use crate::sys::{self, Child, Exit};
 use content::Content;
 use error::WriterError;
@@ -43,33 +44,31 @@ pub const IDLE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Job<'a> {
     plan: &'a Plan,
-    /// Topmost anchors, held since the check, each with its index among the plan's anchors.
-    tops: Vec<(usize, BorrowedFd<'a>)>,
-    /// For each of the plan's anchors, the one of `tops` that leads to it on the same mount.
-    top_of: Vec<usize>,
-    /// Entries, ascending, that lose set-id bits and file capability.
-    dropped: Vec<usize>,
+    /// The plan's anchor directories, in its order, held open since the check.
+    anchors: Vec<BorrowedFd<'a>>,
+    /// What the check decided; `None` only in tests.
+    checked: Option<&'a CheckedPlan>,
     txid: &'a str,
     layers: Layers,
     idle: Duration,
 }
 
 impl<'a> Job<'a> {
-    /// A job without the check that belongs before it, for tests that show what the cage alone holds.
-    ///
-    /// `anchors` are the plan's anchor directories, in its order; `dropped` the indexes, ascending, of entries
-    /// that lose their set-id bits and file capability.
-    #[doc(hidden)]
+    /// The job of a checked plan. `txid` goes into the names of staging directories.
     #[must_use]
-    pub fn unchecked(plan: &'a Plan, anchors: Vec<BorrowedFd<'a>>, dropped: Vec<usize>, txid: &'a str) -> Self {
-        let top_of = (0..anchors.len()).collect();
-        let tops = anchors.into_iter().enumerate().collect();
-        Self { plan, tops, top_of, dropped, txid, layers: Layers::ALL, idle: IDLE }
+    pub fn new(checked: &'a CheckedPlan, txid: &'a str) -> Self {
+        let anchors = checked.anchors().iter().map(AsFd::as_fd).collect();
+        let plan = checked.plan();
+        Self { plan, anchors, checked: Some(checked), txid, layers: Layers::ALL, idle: IDLE }
     }
 
-    /// The topmost anchor that leads to an anchor: its own index among the plan's anchors, and its descriptor.
-    fn top(&self, anchor: usize) -> Option<(usize, BorrowedFd<'a>)> {
-        self.top_of.get(anchor).and_then(|top| self.tops.get(*top)).copied()
+    /// A job without the check that belongs before it, for tests that show what the cage alone holds.
+    ///
+    /// `anchors` are the plan's anchor directories, in its order.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn unchecked(plan: &'a Plan, anchors: Vec<BorrowedFd<'a>>, txid: &'a str) -> Self {
+        Self { plan, anchors, checked: None, txid, layers: Layers::ALL, idle: IDLE }
     }
 
     /// With other layers than all (see [`Layers`]).

@@ -9,7 +9,7 @@ use super::content::Content;
 use super::cursor::Cursor;
 use super::error::WriterError;
 use super::layout::{Layout, Place, name};
-use super::meta::{Wanted, set_mtime};
+use super::meta::set_mtime;
 use super::talk::Talk;
 use super::tree::remove_tree;
 use super::view::View;
@@ -159,7 +159,7 @@ impl<'j> Staging<'j> {
             if hash.finalize().as_slice() != sha256.0 {
                 return Err(WriterError::Content(entry.path.clone()));
             }
-            self.finish_file(index, entry, file.as_fd())?;
+            self.finish_file(entry, file.as_fd())?;
             left = left.checked_sub(1).ok_or(WriterError::Stream("it has more contents than the plan"))?;
             talk.entries += 1;
         }
@@ -176,7 +176,7 @@ impl<'j> Staging<'j> {
                         return Err(WriterError::Content(entry.path.clone()));
                     }
                     let file = self.create(index, entry)?;
-                    self.finish_file(index, entry, file.as_fd())?;
+                    self.finish_file(entry, file.as_fd())?;
                 }
                 Node::File { sparse, .. } => match self.layout.leader(index) {
                     Some(leader) if leader != index => self.copy(leader, index, entry, *sparse, talk)?,
@@ -200,14 +200,14 @@ impl<'j> Staging<'j> {
 
     fn create(&mut self, index: usize, entry: &'j Entry) -> Result<OwnedFd, WriterError> {
         let staged = StagedName::of(self.layout, index, entry);
-        let mode = self.job.wanted(index, entry).map_or(Mode::RUSR, |wanted| wanted.creation());
+        let mode = self.job.wanted(entry).map_or(Mode::RUSR, |wanted| wanted.creation());
         let dir = self.cursor.dir(self.layout, &self.slots, self.job.plan, index)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(dir, staged.bytes(), flags, mode).map_err(WriterError::entry(&entry.path, "make"))
     }
 
-    fn finish_file(&self, index: usize, entry: &'j Entry, file: BorrowedFd<'_>) -> Result<(), WriterError> {
-        let done = self.job.wanted(index, entry).map_or(Ok(()), |wanted| wanted.finish_new_file(file));
+    fn finish_file(&self, entry: &'j Entry, file: BorrowedFd<'_>) -> Result<(), WriterError> {
+        let done = self.job.wanted(entry).map_or(Ok(()), |wanted| wanted.finish_new_file(file));
         done.map_err(|(what, error)| WriterError::entry(&entry.path, what)(error))
     }
 
@@ -238,12 +238,12 @@ impl<'j> Staging<'j> {
             talk.tick()?;
         }
         out.finish().map_err(WriterError::entry(&entry.path, "write"))?;
-        self.finish_file(index, entry, file.as_fd())
+        self.finish_file(entry, file.as_fd())
     }
 
     fn symlink(&mut self, index: usize, entry: &'j Entry, target: &[u8]) -> Result<(), WriterError> {
         let staged = StagedName::of(self.layout, index, entry);
-        let wanted = self.job.wanted(index, entry);
+        let wanted = self.job.wanted(entry);
         let dir = self.cursor.dir(self.layout, &self.slots, self.job.plan, index)?;
         rustix::fs::symlinkat(target, dir, staged.bytes()).map_err(WriterError::entry(&entry.path, "make"))?;
         let done = wanted.map_or(Ok(()), |wanted| wanted.set_link(dir, staged.bytes()));
@@ -263,11 +263,11 @@ impl<'j> Staging<'j> {
     /// New directories' metadata, deepest first, now that nothing more is made in them.
     fn finish_dirs(&mut self, talk: &mut Talk<'_>) -> Result<(), WriterError> {
         for (index, entry) in self.job.plan.entries.iter().enumerate().rev() {
-            let Node::Dir { meta } = &entry.node else { continue };
+            let Node::Dir { .. } = &entry.node else { continue };
+            let Some(wanted) = self.job.wanted(entry) else { continue };
             if matches!(self.layout.place(index), Place::Existing(_)) {
                 continue;
             }
-            let wanted = self.job.wanted(index, entry).unwrap_or(Wanted::plain(meta));
             let dir = self.cursor.new_dir(self.layout, &self.slots, self.job.plan, index)?;
             wanted.set_all(dir).map_err(|(what, error)| WriterError::entry(&entry.path, what)(error))?;
             talk.tick()?;

@@ -232,15 +232,13 @@ fn changed(path: &RelPath) -> WriterError {
     WriterError::Changed(path.clone(), "another directory is there")
 }
 
-/// An anchor, from the topmost one that was held since the check.
+/// An anchor, as it was held since the check.
 fn open_anchor(job: &Job<'_>, anchor: usize) -> Result<OwnedFd, WriterError> {
-    let lost =
-        || WriterError::View { what: "an anchor is missing".into(), source: std::io::ErrorKind::NotFound.into() };
-    let binding = job.plan.anchors.get(anchor).ok_or_else(lost)?;
-    let (top, top_fd) = job.top(anchor).ok_or_else(lost)?;
-    let top_path = &job.plan.anchors.get(top).ok_or_else(lost)?.path;
-    let dir = walk(top_fd, relative(top_path, binding.path.as_bytes()), OFlags::PATH, ResolveFlags::NO_XDEV)
-        .map_err(WriterError::entry(&binding.path, "open"))?;
+    let (Some(binding), Some(held)) = (job.plan.anchors.get(anchor), job.anchors.get(anchor)) else {
+        return Err(changed(&RelPath::root()));
+    };
+    let dir =
+        walk(*held, b"", OFlags::PATH, ResolveFlags::NO_XDEV).map_err(WriterError::entry(&binding.path, "open"))?;
     let id = Id::of(&dir).map_err(WriterError::entry(&binding.path, "examine"))?;
     if id != (Id { dev: binding.dev, ino: binding.ino, mount: binding.mount }) {
         return Err(changed(&binding.path));

@@ -418,6 +418,8 @@ impl Helper {
     /// When it does not end within twenty seconds, or panicked.
     #[must_use]
     pub fn finish(mut self) -> String {
+        // Uses up the one connection of a helper that the front-end never came to.
+        drop(std::os::unix::net::UnixStream::connect(&self.socket));
         let status = wait(&mut self.child, Duration::from_secs(20));
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         assert!(status.is_some(), "the helper does not end: {text}");

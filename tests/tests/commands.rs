@@ -126,12 +126,13 @@ fn interrupted_at_random_moments() {
         // As a terminal does: to the whole foreground group, the decoder included.
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::INT);
         let status = wait(&mut child, Duration::from_secs(30)).expect("it ends");
-        assert!(matches!(status.code(), Some(0 | 130)), "round {round}: {status}");
+        // Before the program has set up its handler the signal itself ends it, which a shell calls 130 too.
+        assert!(matches!(status.code(), None | Some(0 | 130)), "round {round}: {status}");
         let log = helper.finish();
         assert!(!log.contains("panicked at"), "{log}");
         let after = lab.snapshot();
         assert_eq!(after.leftovers(), Vec::<String>::new(), "round {round}");
-        if status.code() == Some(130) {
+        if status.code() != Some(0) {
             stopped += 1;
             let made = before.changes(&after).iter().filter(|change| change.what == ["made"]).count();
             assert!(made == 0 || made == 200, "round {round}: {made} of 200 files");

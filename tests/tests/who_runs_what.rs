@@ -68,11 +68,11 @@ fn rights_while_a_restore_runs() {
     for process in &roots {
         assert_eq!(process.threads.len(), 1, "a thread in a root process: {process:#?}");
     }
-    let is_writer = |p: &&&&Proc| {
+    let is_writer = |p: &Proc| {
         let bits = p.caps("CapEff").count_ones();
         (2..=WRITER_AT_MOST).contains(&bits) && p.status["Seccomp"] == "2" && p.status["NoNewPrivs"] == "1"
     };
-    let writers: Vec<_> = roots.iter().filter(|p| is_writer(&p)).collect();
+    let writers: Vec<_> = roots.iter().filter(|process| is_writer(process)).collect();
     assert!(!writers.is_empty(), "no writer with six capabilities: {roots:#?}");
 }
 

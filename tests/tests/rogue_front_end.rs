@@ -182,7 +182,8 @@ fn lies_about_what_to_write() {
 
 #[test]
 fn lies_about_the_plan_itself() {
-    let cases: [(&str, fn(Vec<u8>) -> Vec<u8>, bool); 6] = [
+    type Change = fn(Vec<u8>) -> Vec<u8>;
+    let cases: [(&str, Change, bool); 6] = [
         ("another hash", |b| b, false),
         ("empty", |_| vec![], true),
         ("junk", |_| vec![0xff; 1000], true),

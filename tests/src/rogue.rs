@@ -1,5 +1,7 @@
 //! A front-end that speaks the wire itself, and so can lie.
 
+use crate::lab::{Helper, Lab};
+use crate::snapshot::Snapshot;
 use proxsave_proto::message::{CallError, ClientHello, HelperHello, Phase, ProbeItem, Progress, Submission, Verdict};
 use proxsave_proto::plan::{AnchorBinding, ArchiveRef, Entry, Meta, Node, Origin, Plan};
 use proxsave_proto::rpc::{Fd, HelperClient, Limits, Transport, exchange_preamble};
@@ -15,6 +17,43 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tarpc::client::RpcError;
+
+/// A name that no live file has.
+pub const NEW: &str = "home/anna/new";
+/// A name that a live file has.
+pub const OLD: &str = "home/anna/live.txt";
+
+/// A lab with a live host and a helper that waits.
+pub struct Stage {
+    /// The lab.
+    pub lab: Lab,
+    /// The helper.
+    pub helper: Helper,
+    /// The root before.
+    pub before: Snapshot,
+}
+
+/// A new stage.
+#[must_use]
+pub fn stage() -> Stage {
+    let lab = Lab::new();
+    lab.populate();
+    let before = lab.snapshot();
+    let helper = lab.helper();
+    Stage { lab, helper, before }
+}
+
+impl Stage {
+    /// After the session: the helper ended, nothing changed, the log verifies.
+    ///
+    /// # Panics
+    /// When not so.
+    pub fn assert_untouched(self, what: &str) {
+        let log = self.helper.finish();
+        assert_eq!(self.before.changes(&self.lab.snapshot()), [], "{what}: {log}");
+        assert_eq!(self.lab.audit_verify().code, Some(0), "{what}: {:?}", self.lab.audit_verify());
+    }
+}
 
 /// A session with a helper.
 pub struct Rogue {

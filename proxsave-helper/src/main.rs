@@ -1,2 +1,4 @@
 //! The helper's program: everything is in the library.
-fn main() {}
+fn main() {
+    std::process::exit(proxsave_helper::cli::run(std::env::args_os()));
+}

@@ -5,6 +5,10 @@
 //! whole process.
 #![allow(unsafe_code, reason = "this module is where the crate's unsafe system calls live")]
 
+mod signals;
+
+pub use signals::EndSignals;
+
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{SealFlags, fcntl_get_seals};
 use rustix::io::Errno;

@@ -1,0 +1,71 @@
+//! `--stdio`: descriptor 0 is one end of a socket pair that the front-end made before it started us.
+//!
+//! Who called is who made the pair, by the kernel's word. Only the plain case is taken: root's own front-end started
+//! this process directly. A process between the two (sudo, pkexec) has rules of its own, and doubt never yields
+//! root.
+
+use super::{Opened, ServeError, Settings, session};
+use crate::broker::Via;
+use crate::caller::Caller;
+use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
+use std::io;
+
+/// Serves the front-end at descriptor 0. Gives the exit status of its session.
+///
+/// # Errors
+/// When descriptor 0 is no such socket, or whoever made it did not start us directly as root.
+pub fn stdio(settings: &Settings) -> Result<i32, ServeError> {
+    let stdin = io::stdin();
+    check_socket(&stdin)?;
+    let caller = Caller::of(&stdin).map_err(|error| ServeError::System("ask who is at descriptor 0", error))?;
+    check_launcher(&caller)?;
+    let opened = Opened::open(settings)?;
+    // The connection moves away from the number that libraries take for the standard input.
+    let moved = |error: rustix::io::Errno| ServeError::System("move descriptor 0", error.into());
+    let front_end = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).map_err(moved)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(moved)?;
+    rustix::stdio::dup2_stdin(&null).map_err(moved)?;
+    drop::<OwnedFd>(null);
+    Ok(session(front_end.into(), caller, Via::Stdio, &opened, settings))
+}
+
+fn check_socket(stdin: &io::Stdin) -> Result<(), ServeError> {
+    let fd = stdin.as_fd();
+    let is_stream = sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::UNIX)
+        && sockopt::socket_type(fd).is_ok_and(|kind| kind == SocketType::STREAM);
+    // A socket with a name leads to some daemon, and it would be that daemon's user that the kernel tells.
+    let unnamed = |address: rustix::io::Result<rustix::net::SocketAddrAny>| {
+        address.and_then(SocketAddrUnix::try_from).is_ok_and(|address| address.is_unnamed())
+    };
+    if is_stream
+        && unnamed(rustix::net::getsockname(fd))
+        && unnamed(rustix::net::getpeername(fd).and_then(|a| a.ok_or(rustix::io::Errno::NOTCONN)))
+    {
+        return Ok(());
+    }
+    Err(ServeError::Stranger(
+        "--stdio needs descriptor 0 to be one end of a socket pair that the front-end made: let proxsave-ui start the \
+         helper, or use --listen"
+            .to_owned(),
+    ))
+}
+
+fn check_launcher(caller: &Caller) -> Result<(), ServeError> {
+    let between = ["SUDO_UID", "PKEXEC_UID"].into_iter().find(|name| std::env::var_os(name).is_some());
+    if let Some(name) = between {
+        return Err(ServeError::Stranger(format!(
+            "--stdio under sudo or pkexec ({name} is set) is not supported by this version: start `proxsave-helper serve \
+             --listen SOCKET --for-user USER` as root and give the front-end --socket SOCKET"
+        )));
+    }
+    let parent = rustix::process::getppid().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
+    if caller.uid != 0 || caller.pid.is_none() || caller.pid != parent {
+        return Err(ServeError::Stranger(format!(
+            "--stdio answers only to a front-end that root started and that started the helper itself; this socket was \
+             made by {caller}. Use --listen"
+        )));
+    }
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! One session at a time for each state directory.
 
 use crate::caller::Caller;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::time::{Duration, SystemTime};
@@ -28,7 +28,7 @@ pub(super) struct SessionLock(#[expect(dead_code, reason = "holding it open is w
 
 impl SessionLock {
     /// Takes the lock, or says who has it and since when.
-    pub(super) fn take(state: &OwnedFd, caller: &Caller) -> Result<Self, LockError> {
+    pub(super) fn take(state: impl AsFd, caller: &Caller) -> Result<Self, LockError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(state, FILE_NAME, flags, Mode::from_raw_mode(0o600))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -53,7 +53,8 @@ fn holder(file: &OwnedFd) -> String {
     let (Some(since), Some(pid), Some(caller)) = (parts.next(), parts.next(), parts.next()) else {
         return String::new();
     };
-    let Some(begin) = since.parse().ok().and_then(|s| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(s))) else {
+    let Some(begin) = since.parse().ok().and_then(|s| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(s)))
+    else {
         return String::new();
     };
     let age = SystemTime::now().duration_since(begin).unwrap_or_default().as_secs();

@@ -24,6 +24,7 @@ use crate::cage::Layers;
 use crate::caller::Caller;
 use crate::check::Grants;
 use crate::cli::{self, tell};
+use crate::journal::StateDir;
 use crate::policy::Policy;
 use crate::probe::Prober;
 use crate::root::Root;
@@ -33,7 +34,7 @@ use lock::SessionLock;
 use message::{ChannelError, Reply, Request};
 use proxsave_proto::message::{CallError, Phase, Progress};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fd::AsFd as _;
 use session::State;
 use std::fmt;
 use std::os::unix::net::UnixStream;
@@ -69,7 +70,7 @@ pub struct Session<'a> {
     /// The root to restore below.
     pub root: &'a Root,
     /// The state directory.
-    pub state: &'a OwnedFd,
+    pub state: &'a StateDir,
     /// Signals that ask for the end.
     pub signals: &'a EndSignals,
     /// Who may do what.
@@ -195,7 +196,7 @@ impl fmt::Display for Ending {
 struct Broker<'a> {
     caller: Caller,
     root: &'a Root,
-    state_dir: &'a OwnedFd,
+    state_dir: &'a StateDir,
     signals: &'a EndSignals,
     layers: Layers,
     grants: Grants,

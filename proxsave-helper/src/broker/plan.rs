@@ -1,10 +1,10 @@
 //! Taking a plan: from a sealed memory file to a [`ValidPlan`].
 
 use crate::sys;
+use proxsave_proto::ValidPlan;
 use proxsave_proto::message::{Refusal, Submission, Why};
 use proxsave_proto::plan::MAX_PLAN_BYTES;
 use proxsave_proto::rpc::Fd;
-use proxsave_proto::{Digest, ValidPlan};
 
 /// Bytes asked for at once.
 const CHUNK: usize = 1 << 20;
@@ -24,8 +24,9 @@ pub(super) fn take(submission: &Submission, plan: Fd, nonce: Option<[u8; 16]>) -
     }
     let bytes = copy(&plan).ok_or_else(|| whole(Why::NotSealed))?;
     drop(plan);
-    let valid = ValidPlan::decode(&bytes)
-        .map_err(|faults| faults.into_iter().map(|fault| Refusal { path: fault.path.clone(), why: Why::Fault(fault) }).collect::<Vec<_>>())?;
+    let valid = ValidPlan::decode(&bytes).map_err(|faults| {
+        faults.into_iter().map(|fault| Refusal { path: fault.path.clone(), why: Why::Fault(fault) }).collect::<Vec<_>>()
+    })?;
     if valid.hash() != submission.plan_hash {
         return Err(whole(Why::Hash));
     }
@@ -62,21 +63,18 @@ pub(super) fn fitting(mut reasons: Vec<Refusal>, limit: usize) -> Vec<Refusal> {
     });
     let keep = fits.count();
     if keep < reasons.len() {
-        let why = Why::Unsupported(format!("{} more reasons do not fit here; the audit log has them", reasons.len() - keep));
+        let why =
+            Why::Unsupported(format!("{} more reasons do not fit here; the audit log has them", reasons.len() - keep));
         reasons.truncate(keep);
         reasons.push(Refusal { path: None, why });
     }
     reasons
 }
 
-/// The hash to log for a plan that could not be read.
-pub(super) fn announced(submission: &Submission) -> Digest {
-    submission.plan_hash
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proxsave_proto::Digest;
     use rustix::fs::{MemfdFlags, SealFlags};
 
     fn memory(bytes: &[u8], seals: SealFlags) -> Fd {

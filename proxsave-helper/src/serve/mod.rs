@@ -4,21 +4,19 @@
 //! * [`stdio`]: descriptor 0 is the connection, made by the process that started us.
 
 mod listen;
-mod state;
 mod stdio;
 
 pub use listen::listen;
-pub use state::open_state;
 pub use stdio::stdio;
 
 use crate::broker::{self, Session, Via};
 use crate::cage::Layers;
 use crate::caller::Caller;
 use crate::cli;
+use crate::journal::{StateDir, StateError};
 use crate::policy::Policy;
 use crate::root::Root;
 use crate::sys::EndSignals;
-use rustix::fd::OwnedFd;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -59,6 +57,9 @@ pub enum ServeError {
         /// Why not, and what to do.
         why: String,
     },
+    /// The state directory is not usable.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The kernel said no.
     #[error("{0}: {1}")]
     System(&'static str, #[source] io::Error),
@@ -75,7 +76,7 @@ impl ServeError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::NotRoot | Self::Stranger(_) => cli::EXIT_REFUSED,
-            Self::Path { .. } | Self::System(..) => cli::EXIT_FAILED,
+            Self::Path { .. } | Self::State(_) | Self::System(..) => cli::EXIT_FAILED,
         }
     }
 }
@@ -83,7 +84,7 @@ impl ServeError {
 /// What every session needs, opened once.
 struct Opened {
     root: Root,
-    state: OwnedFd,
+    state: StateDir,
     signals: EndSignals,
 }
 
@@ -95,7 +96,7 @@ impl Opened {
         // A child forked from one of several threads could find locks held for ever.
         crate::sys::require_single_thread().map_err(|error| ServeError::System("check threads", error))?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-        let state = open_state(&settings.state, true)?;
+        let state = StateDir::open(&settings.state)?;
         let mut root = Root::open(&settings.root).map_err(|error| ServeError::path("--root", &settings.root, error))?;
         root.guard(rustix::fd::AsFd::as_fd(&state))
             .map_err(|error| ServeError::path("--state", &settings.state, error))?;

@@ -177,7 +177,8 @@ impl Broker<'_> {
     /// Looks once more, logs what will be done, and gives the word.
     pub(super) fn commit(&mut self) -> Result<(), Fatal> {
         let (Some(transaction), Some(prober)) = (&mut self.transaction, &mut self.prober) else { return Ok(()) };
-        if let Err(refusals) = check::recheck(&transaction.checked, self.root, &mut prober.contents(self.root)) {
+        let rechecked = check::recheck(&transaction.checked, self.root, &mut prober.contents(self.root));
+        if let Err(refusals) = rechecked {
             let first: Vec<_> = refusals.iter().take(3).map(ToString::to_string).collect();
             let more = if refusals.len() > first.len() { " and more" } else { "" };
             self.log.plan_refused(transaction.checked.hash(), false, &refusals)?;

@@ -6,7 +6,7 @@ use crate::caller::{Caller, group_id};
 use crate::cli::{self, tell};
 use crate::sys::{self, Child, Exit};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::{AsFd as _, AsRawFd as _};
+use rustix::fd::AsFd as _;
 use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::process::{Signal, pidfd_send_signal};
 use std::io;

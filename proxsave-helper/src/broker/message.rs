@@ -306,8 +306,8 @@ mod tests {
             Receiving::new(64).receive::<Request>(&far).unwrap_err()
         };
         assert!(matches!(bad(&[0, 99]), ChannelError::Message(_)));
-        assert!(matches!(bad(&[0, 3, 0]), ChannelError::Message(FrameError::TrailingBytes { .. })));
-        assert!(matches!(bad(&[2, 3]), ChannelError::Message(_)));
+        assert!(matches!(bad(&[0, 5, 0]), ChannelError::Message(FrameError::TrailingBytes { .. })));
+        assert!(matches!(bad(&[2, 5]), ChannelError::Message(_)));
         assert!(matches!(bad(&[0; 80]), ChannelError::TooLarge(64)));
         let long = Request::Hello(ClientHello { version: "x".repeat(DATAGRAM) });
         assert!(matches!(Sending::new(&long, DATAGRAM - 1), Err(ChannelError::TooLarge(_))));

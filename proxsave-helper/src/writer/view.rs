@@ -60,18 +60,14 @@ impl Id {
 /// input, output and error, which lead nowhere.
 pub(super) fn build(job: &Job<'_>, layout: &Layout<'_>, keep: &[RawFd]) -> Result<View, WriterError> {
     sys::silence_stdio().map_err(|source| WriterError::View { what: "close the standard streams".into(), source })?;
-    let host = Host::open(job, layout)?;
-    let alone = job.layers.has(Layers::ONLY_NAMESPACE);
+    let mut host = Host::open(job, layout)?;
     let mut covers = Covers::default();
-    let tops = if alone { host.isolate(job, layout, &mut covers)? } else { host.tops };
-    let dirs = open_slots(job, layout, &host.top_of, &tops)?;
-    let view = View {
-        dirs,
-        tops,
-        top_of: host.top_of.iter().map(|(top, _)| *top).collect(),
-        covered: covers.done,
-        uncovered: covers.not_done,
-    };
+    let top_of = std::mem::take(&mut host.top_of);
+    // In the isolated view the host's own descriptors are closed here, before all that are not listed below.
+    let tops = if job.layers.has(Layers::ONLY_NAMESPACE) { host.isolate(job, layout, &mut covers)? } else { host.tops };
+    let dirs = open_slots(job, layout, &top_of, &tops)?;
+    let top_of = top_of.into_iter().map(|(top, _)| top).collect();
+    let view = View { dirs, tops, top_of, covered: covers.done, uncovered: covers.not_done };
     let mut all: Vec<RawFd> = view.dirs.iter().chain(&view.tops).map(AsRawFd::as_raw_fd).collect();
     all.extend_from_slice(keep);
     all.extend([0, 1, 2]);
@@ -135,7 +131,7 @@ impl Host {
     }
 
     /// Leaves the host's mounts for clones of the tops alone.
-    fn isolate(&self, job: &Job<'_>, layout: &Layout<'_>, covers: &mut Covers) -> Result<Vec<OwnedFd>, WriterError> {
+    fn isolate(self, job: &Job<'_>, layout: &Layout<'_>, covers: &mut Covers) -> Result<Vec<OwnedFd>, WriterError> {
         let fail = |what: &'static str| move |source| WriterError::View { what: what.into(), source };
         // Cloned while still in the host's namespace: the kernel clones only what is in the caller's own.
         let clones: Vec<OwnedFd> = self.tops.iter().map(clone_of).collect::<Result<_, _>>()?;

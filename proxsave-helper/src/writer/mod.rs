@@ -102,6 +102,23 @@ pub fn spawn(job: &Job<'_>, content: OwnedFd) -> io::Result<WriterHandle> {
     Ok(WriterHandle { child, channel })
 }
 
+/// For tests: a writer that somebody took over. It builds its view and closes its cage as for any job, and then
+/// does `act` instead of its work, with the directories it holds; what `act` gives is its exit status.
+///
+/// # Errors
+/// When there is no room for a process.
+#[doc(hidden)]
+pub fn spawn_taken_over(job: &Job<'_>, act: impl FnOnce(&[OwnedFd]) -> i32) -> io::Result<Child> {
+    sys::fork(|| {
+        let caged = Layout::new(job.plan).map_err(WriterError::from).and_then(|layout| {
+            let view = view::build(job, &layout, &[])?;
+            close_cage(&view, open_files(&layout), job.layers)?;
+            Ok(view.dirs)
+        });
+        caged.map_or(250, |dirs| act(&dirs))
+    })
+}
+
 /// The writer's life. Fails only when it cannot tell its outcome.
 fn run(job: &Job<'_>, channel: &Channel, content: OwnedFd) -> Result<(), WriterError> {
     let mut talk = Talk::new(channel);

@@ -103,9 +103,6 @@ pub enum MalformedBackup {
     /// The bundle's structure.
     #[error("it is not a readable bundle: {0}")]
     Bundle(BundleError),
-    /// The bundle's metadata.
-    #[error("the metadata in the bundle cannot be used: {0}")]
-    Metadata(String),
     /// Nothing in it.
     #[error("it is empty")]
     Empty,

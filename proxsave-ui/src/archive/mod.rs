@@ -26,7 +26,12 @@ mod tar_header;
 pub use backup::{Backup, TimeSource};
 pub use codec::{Codec, Content, Encryption};
 pub use describe::{Describe, DescribeError, DescribeInput, Description, Layout, MalformedBackup, Span};
+pub use discover::{Bad, Found, Note, NoteKind, Place, SearchLimits, discover};
 pub use manifest::{Manifest, ManifestForm};
 pub use name::{ArchiveName, CompanionKind, FileKind};
+pub use open::{OpenError, Opened, open};
 pub use problem::Problem;
 pub use read_at::ReadAt;
+
+#[cfg(test)]
+mod tests;

@@ -65,8 +65,8 @@ pub enum Problem {
     /// A bundle without its end mark.
     #[error("the bundle lacks the end mark of a tar: it may be cut short")]
     NoEndMark,
-    /// The metadata in a bundle is not JSON.
-    #[error("it has metadata of the older KEY=VALUE form")]
+    /// Metadata of the shell predecessor.
+    #[error("it has metadata of the older KEY=VALUE form, which has no time: the file's own is shown")]
     LegacyMetadata,
 }
 

@@ -444,6 +444,9 @@ impl Drop for Helper {
     fn drop(&mut self) {
         kill_group(self.child.id());
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the helper said:\n{}", self.log());
+        }
     }
 }
 

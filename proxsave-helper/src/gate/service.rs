@@ -37,7 +37,9 @@ impl Service {
 
     /// Ends the session, since the front-end broke the protocol.
     async fn refuse<T>(&self, misuse: Misuse, error: CallError) -> Result<T, CallError> {
-        self.ask(Request::Misuse(misuse)).await.and(Err(error))
+        // What the broker says to it is for every breach the same.
+        let _ = self.ask(Request::Misuse(misuse)).await;
+        Err(error)
     }
 }
 

@@ -7,42 +7,35 @@
 use super::{Opened, ServeError, Settings, session};
 use crate::broker::Via;
 use crate::caller::Caller;
-use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::io;
+use std::os::unix::net::{SocketAddr, UnixStream};
 
 /// Serves the front-end at descriptor 0. Gives the exit status of its session.
 ///
 /// # Errors
 /// When descriptor 0 is no such socket, or whoever made it did not start us directly as root.
 pub fn stdio(settings: &Settings) -> Result<i32, ServeError> {
-    let stdin = io::stdin();
-    check_socket(&stdin)?;
-    let caller = Caller::of(&stdin).map_err(|error| ServeError::System("ask who is at descriptor 0", error))?;
-    check_launcher(&caller)?;
-    let opened = Opened::open(settings)?;
     // The connection moves away from the number that libraries take for the standard input.
     let moved = |error: rustix::io::Errno| ServeError::System("move descriptor 0", error.into());
-    let front_end = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).map_err(moved)?;
+    let front_end = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3).map_err(moved)?);
+    check_socket(&front_end)?;
+    let caller = Caller::of(&front_end).map_err(|error| ServeError::System("ask who is at descriptor 0", error))?;
+    check_launcher(&caller)?;
+    let opened = Opened::open(settings)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(moved)?;
     rustix::stdio::dup2_stdin(&null).map_err(moved)?;
-    drop::<OwnedFd>(null);
-    Ok(session(front_end.into(), caller, Via::Stdio, &opened, settings))
+    drop(null);
+    Ok(session(front_end, caller, Via::Stdio, &opened, settings))
 }
 
-fn check_socket(stdin: &io::Stdin) -> Result<(), ServeError> {
-    let fd = stdin.as_fd();
-    let is_stream = sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::UNIX)
-        && sockopt::socket_type(fd).is_ok_and(|kind| kind == SocketType::STREAM);
+fn check_socket(socket: &UnixStream) -> Result<(), ServeError> {
+    let is_stream = sockopt::socket_domain(socket).is_ok_and(|domain| domain == AddressFamily::UNIX)
+        && sockopt::socket_type(socket).is_ok_and(|kind| kind == SocketType::STREAM);
     // A socket with a name leads to some daemon, and it would be that daemon's user that the kernel tells.
-    let unnamed = |address: rustix::io::Result<rustix::net::SocketAddrAny>| {
-        address.and_then(SocketAddrUnix::try_from).is_ok_and(|address| address.is_unnamed())
-    };
-    if is_stream
-        && unnamed(rustix::net::getsockname(fd))
-        && unnamed(rustix::net::getpeername(fd).and_then(|a| a.ok_or(rustix::io::Errno::NOTCONN)))
-    {
+    let unnamed = |address: io::Result<SocketAddr>| address.is_ok_and(|address| address.is_unnamed());
+    if is_stream && unnamed(socket.local_addr()) && unnamed(socket.peer_addr()) {
         return Ok(());
     }
     Err(ServeError::Stranger(

@@ -17,6 +17,7 @@
 mod error;
 mod index;
 mod limits;
+pub mod tar;
 
 pub use error::DecodeError;
 pub use index::{BackupInfo, Codec, Index, IndexEntry, IndexNode, Refused, RoleEvidence};

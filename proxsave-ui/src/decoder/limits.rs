@@ -27,6 +27,12 @@ pub struct Limits {
 impl Limits {
     /// Decompressed bytes before the ratio counts: small, very regular archives are ordinary.
     pub const RATIO_FREE: u64 = 64 << 20;
+
+    /// The most decompressed bytes that so many stored bytes may stand for.
+    #[must_use]
+    pub fn ratio_bytes(&self, stored: u64) -> u64 {
+        stored.saturating_mul(self.ratio.into()).saturating_add(Self::RATIO_FREE)
+    }
 }
 
 impl Default for Limits {

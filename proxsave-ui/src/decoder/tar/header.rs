@@ -1,0 +1,165 @@
+//! One 512-byte header, read strictly.
+
+use super::Broken;
+use proxsave_proto::digest::Timestamp;
+use tar::Header;
+
+/// Bytes of a block.
+pub const BLOCK: usize = 512;
+
+/// What a header block says. Extension records may override parts of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawHeader {
+    /// Type flag.
+    pub flag: u8,
+    /// Name, prefix joined.
+    pub name: Vec<u8>,
+    /// Link target.
+    pub link: Vec<u8>,
+    /// Permission, set-id and sticky bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u64,
+    /// Group.
+    pub gid: u64,
+    /// Bytes of the body.
+    pub size: u64,
+    /// Modification time.
+    pub mtime: Timestamp,
+}
+
+impl RawHeader {
+    /// Reads a block that is not all zeros.
+    pub fn read(block: &[u8; BLOCK]) -> Result<Self, Broken> {
+        let header = Header::from_byte_slice(block);
+        let old = header.as_old();
+        check_sum(block, &old.cksum)?;
+        let (gnu, name) = match (header.as_ustar(), header.as_gnu()) {
+            (Some(ustar), _) => {
+                let prefix = text(&ustar.prefix, "name prefix")?;
+                let name = text(&ustar.name, "name")?;
+                let whole = if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() };
+                (false, whole)
+            }
+            (None, Some(gnu)) => {
+                let unused = gnu.offset.iter().chain(&gnu.longnames).chain(&gnu.isextended).chain(&gnu.realsize);
+                let sparse = gnu.sparse.iter().flat_map(|part| part.offset.iter().chain(&part.numbytes));
+                if unused.chain(sparse).any(|byte| *byte != 0) {
+                    return Err("a GNU header with sparse or multi-volume fields".into());
+                }
+                (true, text(&gnu.name, "name")?.to_vec())
+            }
+            (None, None) => return Err("its header has no ustar or GNU magic".into()),
+        };
+        let mode = unsigned(&old.mode, "mode", gnu)?;
+        // Some writers put the file type above the twelve permission bits.
+        if mode > 0o177_777 {
+            return Err("its mode does not fit".into());
+        }
+        Ok(Self {
+            flag: *old.linkflag.first().unwrap_or(&0),
+            name,
+            link: text(&old.linkname, "link target")?.to_vec(),
+            #[allow(clippy::cast_possible_truncation, reason = "masked to twelve bits")]
+            mode: (mode & 0o7777) as u16,
+            uid: unsigned(&old.uid, "owner", gnu)?,
+            gid: unsigned(&old.gid, "group", gnu)?,
+            size: unsigned(&old.size, "size", gnu)?,
+            mtime: Timestamp { secs: signed(&old.mtime, "time", gnu)?, nanos: 0 },
+        })
+    }
+}
+
+/// The checksum: the sum of all bytes, its own field read as blanks.
+fn check_sum(block: &[u8; BLOCK], field: &[u8; 8]) -> Result<(), Broken> {
+    let stored = octal(field).ok_or("its header checksum is not a number")?;
+    let all: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+    let own: u64 = field.iter().map(|byte| u64::from(*byte)).sum();
+    let sum = all - own + 8 * u64::from(b' ');
+    if sum == stored { Ok(()) } else { Err("its header checksum is wrong".into()) }
+}
+
+/// A text field: up to the first NUL, and nothing but NULs from there.
+fn text<'a>(field: &'a [u8], what: &str) -> Result<&'a [u8], Broken> {
+    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+    let (text, rest) = field.split_at(end);
+    if rest.iter().any(|byte| *byte != 0) {
+        return Err(format!("its {what} has bytes behind a NUL").into());
+    }
+    Ok(text)
+}
+
+/// Octal digits, blanks before them, blanks and NULs behind them.
+fn octal(field: &[u8]) -> Option<u64> {
+    let start = field.iter().position(|byte| *byte != b' ')?;
+    let field = field.get(start..)?;
+    let end = field.iter().position(|byte| !(b'0'..=b'7').contains(byte)).unwrap_or(field.len());
+    let (digits, rest) = field.split_at(end);
+    if digits.is_empty() || !rest.iter().all(|byte| matches!(byte, b' ' | 0)) {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |value, digit| value.checked_mul(8)?.checked_add(u64::from(digit - b'0')))
+}
+
+fn signed(field: &[u8], what: &str, gnu: bool) -> Result<i64, Broken> {
+    match field {
+        [0x80, rest @ ..] if gnu => base256(rest, 0),
+        [0xff, rest @ ..] if gnu => base256(rest, -1),
+        [0x80..=0xff, ..] => {
+            return Err(format!("its {what} is a binary number, which this kind of header cannot have").into());
+        }
+        _ => octal(field).and_then(|value| i64::try_from(value).ok()),
+    }
+    .ok_or_else(|| format!("its {what} is not a number that fits").into())
+}
+
+fn unsigned(field: &[u8], what: &str, gnu: bool) -> Result<u64, Broken> {
+    u64::try_from(signed(field, what, gnu)?).map_err(|_| format!("its {what} is negative").into())
+}
+
+/// A big-endian two's complement number behind its sign byte.
+fn base256(bytes: &[u8], sign: i64) -> Option<i64> {
+    let filler = if sign < 0 { 0xff } else { 0 };
+    let split = bytes.len().saturating_sub(8);
+    let (high, low) = bytes.split_at(split);
+    if high.iter().any(|byte| *byte != filler) {
+        return None;
+    }
+    let value = low.iter().fold(sign, |value, byte| (value << 8) | i64::from(*byte));
+    ((value < 0) == (sign < 0)).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn octal_takes_only_octal() {
+        assert_eq!(octal(b"0000644\0"), Some(0o644));
+        assert_eq!(octal(b"   644 \0"), Some(0o644));
+        assert_eq!(octal(b"00000000012"), Some(10));
+        for bad in [&b"0000648\0"[..], b"-000001\0", b"\0\0\0\0\0\0\0\0", b"        ", b"12\0007777", b"0x12\0\0\0\0"] {
+            assert_eq!(octal(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn binary_numbers_are_bounded_and_only_gnus() {
+        let mut field = [0u8; 12];
+        field[0] = 0x80;
+        field[11] = 7;
+        assert_eq!(unsigned(&field, "size", true), Ok(7));
+        assert!(unsigned(&field, "size", false).is_err());
+        field[3] = 1;
+        assert!(unsigned(&field, "size", true).is_err(), "does not fit");
+        let mut negative = [0xff; 12];
+        negative[11] = 0xfe;
+        assert_eq!(signed(&negative, "time", true), Ok(-2));
+        assert!(unsigned(&negative, "size", true).is_err());
+        let mut high = [0u8; 12];
+        high[0] = 0x80;
+        high[4] = 0x80;
+        assert!(signed(&high, "size", true).is_err(), "2^63 is not negative");
+        assert!(unsigned(&[0xc0, 0, 0, 0, 0, 0, 0, 0], "owner", true).is_err());
+    }
+}

@@ -14,11 +14,26 @@
 //! Keys stay with the parent: the child sends the header's stanzas, the parent answers with the file key.
 //! The parent does not trust the child either: lengths and counts from it are checked against the [`Limits`].
 
+mod blocks;
+mod build;
+mod cage;
+mod channel;
+pub mod child;
+mod codec;
+mod dedup;
 mod error;
 mod index;
+mod info;
 mod limits;
+mod opened;
+mod parent;
+mod passes;
+mod plain;
+mod protocol;
+mod stored;
 pub mod tar;
 
+pub use crate::archive::Codec;
 pub use error::DecodeError;
-pub use index::{BackupInfo, Codec, Index, IndexEntry, IndexNode, Refused, RoleEvidence};
+pub use index::{BackupInfo, Index, IndexEntry, IndexNode, Refused, RoleEvidence};
 pub use limits::Limits;

@@ -97,7 +97,8 @@ mod tests {
         let bytes: Vec<u8> = (0..700_000u32).map(|n| (n % 253) as u8).collect();
         let (filler, mut blocks) = pair();
         std::thread::scope(|scope| {
-            scope.spawn(|| assert!(filler.fill_from(&mut &bytes[..]).unwrap()));
+            let mut input = &bytes[..];
+            scope.spawn(move || assert!(filler.fill_from(&mut input).unwrap()));
             let mut got = Vec::new();
             blocks.read_to_end(&mut got).unwrap();
             assert!(got == bytes);

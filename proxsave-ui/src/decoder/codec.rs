@@ -91,5 +91,9 @@ fn skip_padding(input: &mut impl BufRead) -> io::Result<()> {
         input.consume(zeros);
         padding += zeros as u64;
     }
-    if padding % 4 == 0 { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "stray bytes between xz streams")) }
+    if padding % 4 == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "stray bytes between xz streams"))
+    }
 }

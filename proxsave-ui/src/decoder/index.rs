@@ -1,5 +1,6 @@
 //! What an archive holds, as values that passed every check of the profile.
 
+use crate::archive::Codec;
 use proxsave_proto::digest::Digest;
 use proxsave_proto::plan::Meta;
 use proxsave_proto::{RelPath, Roles};
@@ -22,6 +23,8 @@ pub struct Index {
     pub entries: Vec<IndexEntry>,
     /// Entries that cannot be restored, with the reason, in the archive's order.
     pub refused: Vec<Refused>,
+    /// Attributes that are left out because a restore never sets them; the entries themselves are restored.
+    pub left_out: Vec<Refused>,
     /// What kind of host the backup is of, and what shows it.
     pub roles: RoleEvidence,
     /// What the backup says of itself inside.
@@ -87,24 +90,6 @@ pub struct Refused {
     pub why: String,
 }
 
-/// The compression of an archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Codec {
-    /// Plain tar.
-    None,
-    /// gzip (also pigz).
-    Gzip,
-    /// bzip2 (also pbzip2).
-    Bzip2,
-    /// xz.
-    Xz,
-    /// The older LZMA container.
-    Lzma,
-    /// Zstandard.
-    Zstd,
-}
-
 /// What kind of host a backup is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleEvidence {
@@ -121,21 +106,6 @@ pub struct BackupInfo {
     pub values: Vec<(String, String)>,
     /// The entries of `BACKUP_FEATURES`.
     pub features: Vec<String>,
-}
-
-impl Codec {
-    /// The name for people and reports.
-    #[must_use]
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-            Self::Bzip2 => "bzip2",
-            Self::Xz => "xz",
-            Self::Lzma => "lzma",
-            Self::Zstd => "zstd",
-        }
-    }
 }
 
 impl IndexNode {

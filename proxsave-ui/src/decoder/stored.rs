@@ -72,7 +72,9 @@ impl BufRead for Stored {
             let wanted = usize::try_from(self.end - self.next).unwrap_or(BUFFER).min(BUFFER);
             let part = self.buffer.get_mut(..wanted).unwrap_or_default();
             self.file.read_exact_at(part, self.next).map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the file became shorter while it was read"),
+                io::ErrorKind::UnexpectedEof => {
+                    io::Error::new(error.kind(), "the file became shorter while it was read")
+                }
                 _ => error,
             })?;
             self.hash.update(part);

@@ -27,6 +27,7 @@ pub(crate) fn index(mut entries: Vec<IndexEntry>) -> Index {
         plain_bytes: 1024,
         entries,
         refused: vec![],
+        left_out: vec![],
         roles: RoleEvidence { roles: Roles::DUAL, why: vec![] },
         info: BackupInfo::default(),
     }

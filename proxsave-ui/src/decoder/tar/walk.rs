@@ -299,7 +299,7 @@ impl<R: Read> Walker<R> {
             return Err(TarError::Limit {
                 what: "bytes in one extension header",
                 limit: self.limits.header_bytes.into(),
-                option: "--max-header-bytes",
+                option: "--limit-header",
             });
         }
         self.body = Body { stored: size, padding: padding(size), ..Body::default() };
@@ -330,7 +330,7 @@ impl<R: Read> Walker<R> {
             return Err(TarError::Limit {
                 what: "bytes in one name",
                 limit: self.limits.path_bytes.into(),
-                option: "--max-path-bytes",
+                option: "--limit-path",
             });
         }
         let (kind, size, special) = self.kind(&raw, &pax, link).map_err(|why| self.broken(at, why))?;
@@ -435,7 +435,7 @@ impl<R: Read> Walker<R> {
                 return Err(TarError::Limit {
                     what: "bytes in one sparse map",
                     limit: self.limits.header_bytes.into(),
-                    option: "--max-header-bytes",
+                    option: "--limit-header",
                 });
             }
             for byte in block {
@@ -466,14 +466,14 @@ impl<R: Read> Walker<R> {
             return Err(TarError::Limit {
                 what: "bytes of content",
                 limit: self.limits.plain_bytes,
-                option: "--max-total-bytes",
+                option: "--limit-total",
             });
         }
         if total > self.ratio_bytes {
             return Err(TarError::Limit {
                 what: "decompressed bytes for each stored byte",
                 limit: self.limits.ratio.into(),
-                option: "--max-ratio",
+                option: "--limit-ratio",
             });
         }
         Ok(())
@@ -514,7 +514,7 @@ fn effective_name(raw: &RawHeader, pax: &Pax, long: Option<Vec<u8>>) -> Result<V
 }
 
 fn too_many_entries(limits: &Limits) -> TarError {
-    TarError::Limit { what: "entries", limit: limits.entries.into(), option: "--max-entries" }
+    TarError::Limit { what: "entries", limit: limits.entries.into(), option: "--limit-entries" }
 }
 
 fn padding(size: u64) -> u64 {

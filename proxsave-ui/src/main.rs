@@ -1,2 +1,11 @@
 //! The front-end's program: everything is in the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything else: the caged child must not do what a front-end does on starting.
+    if proxsave_ui::decoder::child::is_requested() {
+        return proxsave_ui::decoder::child::main();
+    }
+    ExitCode::SUCCESS
+}

@@ -1,4 +1,5 @@
 //! System calls that need `unsafe`, each documented.
 
+pub mod descriptors;
 pub mod inherited;
 pub mod interrupt;

@@ -1,6 +1,7 @@
 //! The decoder child's cage. What is taken away, in this order:
 //!
-//! 1. every descriptor but the three standard ones (0 is the socket, 1 is `/dev/null`, 2 a pipe to the parent);
+//! 1. every descriptor but the three standard ones (0 is the socket, 1 is `/dev/null`, 2 a pipe to the parent), by
+//!    the child before it takes its socket up;
 //! 2. memory, descriptors and core dumps beyond bounds (`setrlimit`), attaching and `/proc/self` (not dumpable), new
 //!    privileges, all capabilities;
 //! 3. the file system, signals and abstract sockets (Landlock, an empty domain);
@@ -9,9 +10,7 @@
 
 use super::error::DecodeError;
 use super::limits::Limits;
-use landlock::{
-    ABI, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope,
-};
+use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
@@ -41,7 +40,6 @@ pub fn enter(limits: &Limits, allow_unsandboxed: bool) -> Result<String, DecodeE
         let what = what.to_owned();
         move |error: rustix::io::Errno| DecodeError::Sandbox(format!("{what}: {error}"))
     };
-    crate::sys::close_from(3).map_err(|error| DecodeError::Sandbox(format!("closing descriptors: {error}")))?;
     limit_resources(limits).map_err(system("setting resource limits"))?;
     set_no_new_privs(true).map_err(system("giving up new privileges"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(system("forbidding core dumps"))?;
@@ -112,7 +110,10 @@ fn close_files() -> Result<String, String> {
 fn filter_calls() -> Result<String, String> {
     // clone3 hides its flags from a filter: the C library must fall back to clone. The stricter of two filters counts.
     let no_clone3 = BTreeMap::from([(libc::SYS_clone3, vec![])]);
-    let filters = [(allowed()?, SeccompAction::Errno(EPERM), SeccompAction::Allow), (no_clone3, SeccompAction::Allow, SeccompAction::Errno(ENOSYS))];
+    let filters = [
+        (allowed()?, SeccompAction::Errno(EPERM), SeccompAction::Allow),
+        (no_clone3, SeccompAction::Allow, SeccompAction::Errno(ENOSYS)),
+    ];
     let arch = std::env::consts::ARCH.try_into().map_err(|error| format!("{error}"))?;
     let mut programs = Vec::new();
     for (rules, otherwise, matched) in filters {
@@ -133,7 +134,8 @@ fn allowed() -> Result<Rules, String> {
         SeccompCondition::new(argument, length, operator, value).map_err(|error| error.to_string())
     };
     let rule = |conditions| SeccompRule::new(conditions).map_err(|error| error.to_string());
-    let equal = |argument, value: u64| rule(vec![condition(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?]);
+    let equal =
+        |argument, value: u64| rule(vec![condition(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?]);
     let mut rules: Rules = [
         // Given descriptors.
         libc::SYS_read,
@@ -202,7 +204,7 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::os::fd::AsFd;
-    use std::process::{Command, Stdio};
+    use std::process::Command;
 
     const INSIDE: &str = "PROXSAVE_TEST_INSIDE_CAGE";
 
@@ -211,9 +213,11 @@ mod tests {
     fn inside() {
         let Some(secret) = std::env::var_os(INSIDE) else { return };
         let root = File::open("/").unwrap();
-        // SAFETY-free stand-in for a descriptor that a request brings: it is kept below 3 by standing in for stdout.
+        // A directory that a request brought, so to speak: it must be below 3 to outlive the cage's closing.
         rustix::stdio::dup2_stdout(root.as_fd()).unwrap();
         drop(root);
+        let parent = rustix::process::getppid().unwrap();
+        crate::sys::descriptors::close_from(3).unwrap();
         enter(&Limits::default(), false).unwrap();
         let outcome = |name: &str, worked: bool| eprintln!("{name}={}", if worked { "WORKED" } else { "refused" });
         let via = rustix::stdio::stdout();
@@ -223,16 +227,43 @@ mod tests {
         outcome("proc", File::open("/proc/self/environ").is_ok());
         outcome("list", std::fs::read_dir("/").is_ok());
         outcome("openat", rustix::fs::openat(via, "etc/passwd", rustix::fs::OFlags::RDONLY, 0.into()).is_ok());
-        outcome("tcp", std::net::TcpStream::connect("127.0.0.1:1").is_err_and(|e| e.raw_os_error() != Some(libc::EPERM)));
+        outcome(
+            "tcp",
+            std::net::TcpStream::connect("127.0.0.1:1").is_err_and(|e| e.raw_os_error() != Some(libc::EPERM)),
+        );
         outcome("unix", std::os::unix::net::UnixDatagram::unbound().is_ok());
         outcome("pair", std::os::unix::net::UnixStream::pair().is_ok());
         outcome("exec", Command::new("/bin/true").status().is_ok());
-        outcome("kill", rustix::process::test_kill_process(rustix::process::getppid().unwrap()).is_ok());
-        outcome("chmod", std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o777)).is_ok());
+        outcome("kill", rustix::process::test_kill_process(parent).is_ok());
+        outcome(
+            "chmod",
+            std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o777)).is_ok(),
+        );
         outcome("memfd", rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::empty()).is_ok());
-        outcome("namespace", rustix::thread::unshare_unsafe_free().is_ok());
-        outcome("thread", std::thread::Builder::new().spawn(|| File::open("/etc/passwd").is_ok()).unwrap().join().unwrap());
+        outcome(
+            "thread",
+            std::thread::Builder::new().spawn(|| File::open("/etc/passwd").is_ok()).unwrap().join().unwrap(),
+        );
         eprintln!("end");
         std::process::exit(0);
+    }
+
+    #[test]
+    fn code_that_took_the_child_over_reaches_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let identity = directory.path().join("identity.txt");
+        std::fs::write(&identity, "AGE-SECRET-KEY-1TEST").unwrap();
+        let output = Command::new("/proc/self/exe")
+            .args(["--exact", "decoder::cage::tests::inside", "--nocapture", "--test-threads=1"])
+            .env(INSIDE, &identity)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let outcomes: Vec<_> = said.lines().filter_map(|line| line.split_once('=')).collect();
+        assert!(said.contains("\nend\n") && outcomes.len() >= 14, "{said}");
+        for (what, outcome) in outcomes {
+            // Landlock does not hide that a name exists; seccomp does.
+            assert_eq!(outcome, "refused", "{what}");
+        }
     }
 }

@@ -3,8 +3,8 @@
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
-    sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,7 +50,8 @@ impl Channel {
         let mut parts: [&[u8]; 2] = [&length, &body];
         while let Some(at) = parts.iter().position(|part| !part.is_empty()) {
             let slices = parts.map(IoSlice::new);
-            let sent = match sendmsg(&self.0, slices.get(at..).unwrap_or_default(), &mut ancillary, SendFlags::NOSIGNAL) {
+            let sent = match sendmsg(&self.0, slices.get(at..).unwrap_or_default(), &mut ancillary, SendFlags::NOSIGNAL)
+            {
                 Err(Errno::INTR) => continue,
                 other => other?,
             };
@@ -81,8 +82,9 @@ impl Channel {
         }
         let mut body = zeroize::Zeroizing::new(vec![0; length]);
         self.fill(&mut body, &mut fds, false)?;
-        let (value, rest) = postcard::take_from_bytes(&body)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("no frame of this protocol ({error})")))?;
+        let (value, rest) = postcard::take_from_bytes(&body).map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("no frame of this protocol ({error})"))
+        })?;
         if !rest.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame with bytes left over"));
         }
@@ -96,7 +98,8 @@ impl Channel {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let rest = buffer.get_mut(done..).unwrap_or_default();
-            let message = match recvmsg(&self.0, &mut [IoSliceMut::new(rest)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            let message = match recvmsg(&self.0, &mut [IoSliceMut::new(rest)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            {
                 Err(Errno::INTR) => continue,
                 other => other?,
             };

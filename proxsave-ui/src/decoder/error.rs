@@ -40,13 +40,13 @@ pub enum DecodeError {
     #[error("none of the identities and passphrases given opens this archive")]
     WrongIdentity,
     /// The identity side failed.
-    #[error("the archive could not be opened: {0}")]
+    #[error("the archive could not be opened: {}", escape(.0.as_bytes()))]
     Identity(String),
     /// The encryption's container is damaged.
     #[error("the encrypted container is damaged: {}", escape(.0.as_bytes()))]
     Encryption(String),
     /// The compression is damaged or not known.
-    #[error("the {codec} compression is damaged or incomplete: {}", escape(.why.as_bytes()))]
+    #[error("the {} compression is damaged or incomplete: {}", escape(.codec.as_bytes()), escape(.why.as_bytes()))]
     Compression {
         /// Which.
         codec: String,
@@ -54,7 +54,7 @@ pub enum DecodeError {
         why: String,
     },
     /// The tar stream breaks the profile (see [`super::tar`]).
-    #[error("the archive is not one that is restored ({}at byte {offset} of the tar stream): {why}", named(.name))]
+    #[error("the archive is not one that is restored ({}at byte {offset} of the tar stream): {}", named(.name), escape(.why.as_bytes()))]
     Format {
         /// The entry, where one is known.
         name: Option<Vec<u8>>,
@@ -64,7 +64,7 @@ pub enum DecodeError {
         why: String,
     },
     /// A bound was passed.
-    #[error("the archive has more {what} than the limit of {limit}; if you trust it, raise {option}")]
+    #[error("the archive has more {} than the limit of {limit}; if you trust it, raise {}", escape(.what.as_bytes()), escape(.option.as_bytes()))]
     Limit {
         /// What there is too much of, in the plural.
         what: String,
@@ -74,19 +74,22 @@ pub enum DecodeError {
         option: String,
     },
     /// Reading the stored bytes failed.
-    #[error("the archive could not be read: {0}")]
+    #[error("the archive could not be read: {}", escape(.0.as_bytes()))]
     Read(String),
     /// Writing decoded bytes failed.
-    #[error("decoded data could not be passed on: {0}")]
+    #[error("decoded data could not be passed on: {}", escape(.0.as_bytes()))]
     Write(String),
     /// The caller asked for something that the index does not have.
     #[error("a content was asked for that the archive does not hold (number {0})")]
     NoSuchContent(u32),
+    /// A content or the decrypted archive was asked for before the first pass.
+    #[error("the archive was not read yet")]
+    NotIndexed,
     /// No sandbox is possible here.
-    #[error("the decoder cannot be sandboxed on this system: {0}")]
+    #[error("the decoder cannot be sandboxed on this system: {}", escape(.0.as_bytes()))]
     Sandbox(String),
     /// The child broke the protocol, or died.
-    #[error("the decoder stopped unexpectedly ({0}); the archive may be hostile. Nothing of it was used")]
+    #[error("the decoder stopped unexpectedly ({}); the archive may be hostile. Nothing of it was used", escape(.0.as_bytes()))]
     Child(String),
 }
 

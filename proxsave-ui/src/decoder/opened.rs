@@ -61,14 +61,17 @@ pub fn with_stream<T>(
             hash_is_moot.store(true, Ordering::Relaxed);
         }
         drop(blocks);
-        let source = reading.join().map_err(|_| DecodeError::Encryption("reading it failed unexpectedly".to_owned()))?;
+        let source =
+            reading.join().map_err(|_| DecodeError::Encryption("reading it failed unexpectedly".to_owned()))?;
         Ok((result, source))
     })?;
     let Reading { outcome, sha256 } = source;
     match (sha256, result) {
         // The reader stopped for a reason of its own, before the hash was known.
         (None, Err(error)) => Err(if is_damage(&error) { outcome.err().unwrap_or(error) } else { error }),
-        (None, Ok(_)) => Err(outcome.err().unwrap_or_else(|| DecodeError::Read("it was not read to its end".to_owned()))),
+        (None, Ok(_)) => {
+            Err(outcome.err().unwrap_or_else(|| DecodeError::Read("it was not read to its end".to_owned())))
+        }
         (Some(sha256), result) => {
             check(sha256)?;
             let key = outcome?;
@@ -81,7 +84,10 @@ pub fn with_stream<T>(
 fn is_damage(error: &DecodeError) -> bool {
     matches!(
         error,
-        DecodeError::Compression { .. } | DecodeError::Format { .. } | DecodeError::Encryption(_) | DecodeError::Read(_)
+        DecodeError::Compression { .. }
+            | DecodeError::Format { .. }
+            | DecodeError::Encryption(_)
+            | DecodeError::Read(_)
     )
 }
 

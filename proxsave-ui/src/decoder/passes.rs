@@ -1,8 +1,8 @@
 //! The three passes over an archive that the child makes.
 
 use super::Codec;
-use super::build::{Builder, Built};
 use super::blocks::Blocks;
+use super::build::{Builder, Built};
 use super::codec;
 use super::dedup;
 use super::error::DecodeError;
@@ -91,7 +91,8 @@ pub fn index(
         Some(expected) if expected != found => Err(DecodeError::WrongHash { expected, found }),
         _ => Ok(()),
     };
-    let (walked, source) = opened::with_stream(stored, key, check, |blocks| walk(blocks, length, limits, &consumed, report))?;
+    let (walked, source) =
+        opened::with_stream(stored, key, check, |blocks| walk(blocks, length, limits, &consumed, report))?;
     let roles = info::roles(&walked.built.entries, &walked.info);
     let archive =
         Archive { file: again, offset, length, limits, sha256: source.sha256, key: source.key, kept: walked.kept };

@@ -43,11 +43,6 @@ impl Stored {
         Arc::clone(&self.consumed)
     }
 
-    /// Whether all was given out.
-    pub fn at_end(&self) -> bool {
-        self.used == self.filled && self.next == self.end
-    }
-
     /// Reads what is left and gives the hash of the whole.
     pub fn finish(mut self) -> io::Result<Digest> {
         self.used = self.filled;
@@ -104,7 +99,6 @@ mod tests {
         let mut some = [0; 100];
         stored.read_exact(&mut some).unwrap();
         assert_eq!(some, bytes[10..110]);
-        assert!(!stored.at_end());
         assert_eq!(stored.finish().unwrap(), Digest::of(&bytes[10..599_010]));
         let mut short = Stored::new(file, 0, 600_001).unwrap();
         assert!(io::copy(&mut short, &mut io::sink()).is_err());

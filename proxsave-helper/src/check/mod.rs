@@ -7,6 +7,8 @@
 mod checked;
 mod room;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use checked::{CheckedPlan, EffectiveMeta};
 pub use state::recheck;

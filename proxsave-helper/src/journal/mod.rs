@@ -9,6 +9,8 @@ mod record;
 mod remove;
 mod state_dir;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 pub use record::{OpenTx, Place, Record, TxId, begin};
 pub use state_dir::{StateDir, StateError};

@@ -51,7 +51,15 @@ pub struct OpenTx {
     id: TxId,
     dir: OwnedFd,
     /// Holds the lock.
-    _file: OwnedFd,
+    file: OwnedFd,
+}
+
+impl Drop for OpenTx {
+    /// Unlocks: closing alone would not, were the descriptor still open in a process that was just forked.
+    fn drop(&mut self) {
+        // The only failure is a lock that is gone, which is what is wanted.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl TxId {
@@ -135,7 +143,7 @@ pub fn begin(state: &StateDir, id: TxId, record: &Record) -> Result<OpenTx, Jour
     let mut last = Errno::NOENT;
     for _ in 0..ATTEMPTS {
         match write(&dir, &id, &bytes) {
-            Ok(file) => return Ok(OpenTx { id, dir, _file: file }),
+            Ok(file) => return Ok(OpenTx { id, dir, file }),
             // A sweep took the file for a dead helper's before it was locked.
             Err(Errno::NOENT | Errno::AGAIN) => last = Errno::AGAIN,
             Err(error) => {

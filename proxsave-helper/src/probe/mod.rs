@@ -5,6 +5,8 @@
 //! worker goes on with the rest. Only states and hashes come back, never contents.
 
 mod known;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use known::{Known, SETTLED_SECS};
@@ -41,6 +43,9 @@ impl Default for Limits {
     }
 }
 
+/// How long a killed worker is waited for.
+const REAP: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
 /// Why the prober cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -69,7 +74,8 @@ pub struct Prober {
 struct Worker {
     socket: OwnedFd,
     receiving: Receiving,
-    child: sys::Child,
+    /// There until it is dropped.
+    child: Option<sys::Child>,
 }
 
 impl Prober {
@@ -151,7 +157,7 @@ impl Worker {
         let (socket, theirs) = pair().map_err(ProbeError::Start)?;
         let child = sys::fork(|| worker::run(&theirs, root, layers)).map_err(ProbeError::Start)?;
         drop(theirs);
-        let mut worker = Self { socket, receiving: Receiving::new(MAX_ANSWER), child };
+        let mut worker = Self { socket, receiving: Receiving::new(MAX_ANSWER), child: Some(child) };
         match worker.hear(Instant::now() + stall)? {
             Said::Ready(enforced) => Ok((worker, enforced)),
             Said::Uncaged(why) => Err(ProbeError::Cage(why)),
@@ -199,7 +205,14 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.child.kill();
+        let Some(child) = self.child.take() else { return };
+        child.kill();
+        let mut fds = [PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN)];
+        if !matches!(rustix::event::poll(&mut fds, Some(&REAP)), Ok(1)) {
+            // The kernel holds it in an uninterruptible wait (a dead disk). Waiting for it would hang the broker
+            // too; it is collected when the broker ends. There are at most `Limits::restarts` of these.
+            std::mem::forget(child);
+        }
     }
 }
 

@@ -8,6 +8,10 @@ mod content;
 mod guards;
 mod look;
 mod mounts;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use look::{Detail, HashStep, Reach, Seen, Walk};
 pub use mounts::{FsKind, Mount, Mounts};
@@ -147,7 +151,7 @@ impl Root {
     /// When it is no directory, or `/proc` is not mounted.
     pub fn open(path: &std::path::Path) -> io::Result<Self> {
         let fd = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let table = rustix::fs::open("/proc/self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let table = rustix::fs::open("/proc/thread-self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let view = View::read(&fd, &table, &[])?;
         Ok(Self { fd, table, extra: Vec::new(), view: RefCell::new(view) })
     }

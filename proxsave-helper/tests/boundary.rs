@@ -1,6 +1,8 @@
 //! The trust boundary in the dependency tree: the root side must not be able to decrypt, decompress, read an archive
 //! or speak to the network, so no crate that does may be linked into it, however deep.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeSet;
 use std::process::Command;
 

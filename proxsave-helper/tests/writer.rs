@@ -1,5 +1,13 @@
 //! The writer on a real file system: what it puts in place is exact, and what fails leaves nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
 mod support;
 
 use proxsave_helper::cage::Layers;

@@ -1,5 +1,12 @@
 //! Builds plans over real directories and plays the broker's part.
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use proxsave_helper::cage::Layers;
 use proxsave_helper::writer::{FromWriter, Job, Outcome, ToWriter, WriterHandle, content_pipe, spawn};

@@ -4,7 +4,7 @@
 //!
 //! * **Parsers** ([`name`], [`codec`], [`manifest`], [`checksum`], [`bundle`], [`describe`]) are pure functions
 //!   of bytes, bounded in memory. They run inside the caged decoder child, because those bytes are untrusted.
-//! * **[`discover`] and [`open`]** run in the main process. They look at directory listings and file names only, hand
+//! * **[`mod@discover`] and [`mod@open`]** run in the main process. They look at directory listings and file names only, hand
 //!   descriptors to whoever implements [`Describe`], and get a typed [`Description`] back.
 //!
 //! A backup is a *bundle* (one tar with metadata, checksum and archive inside), a *raw* archive with companion

@@ -11,7 +11,7 @@
 //!   them that age itself encrypted with a passphrase;
 //! * an OpenSSH private key, ed25519 or RSA, with or without its own passphrase;
 //! * anything else is a passphrase. It stands for the X25519 identities that ProxSave derives from it with the
-//!   salts it has used over time ([`derive`]), and for age's own passphrase recipient.
+//!   salts it has used over time ([`mod@derive`]), and for age's own passphrase recipient.
 //!
 //! About RSA keys: the `rsa` crate's private key operation takes a time that depends on the key (RUSTSEC-2023-0071,
 //! without a fixed version). An attack needs many decryptions measured closely from outside. Here one

@@ -1,5 +1,12 @@
 //! Each layer of the writer's cage alone: every act that a layer must refuse is refused by the kernel with all
 //! other layers off, and done when no layer is up (so that the refusal is the layer's).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail by panicking too"
+)]
 
 #![allow(
     clippy::unwrap_used,

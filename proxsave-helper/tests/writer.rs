@@ -1,4 +1,11 @@
 //! The writer on a real file system: what it puts in place is exact, and what fails leaves nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail by panicking too"
+)]
 
 #![allow(
     clippy::unwrap_used,

@@ -19,7 +19,6 @@ mod support;
 
 use proxsave_helper::cage::Layers;
 use proxsave_helper::writer::ToWriter;
-use proxsave_proto::digest::Timestamp;
 use proxsave_proto::message::Phase;
 use proxsave_proto::plan::{Meta, Node};
 use std::fs;
@@ -316,14 +315,15 @@ fn a_cancelled_restore_leaves_nothing() {
 
 #[test]
 fn what_changed_after_the_check_fails_the_whole() {
-    let change: [(&str, fn(&Path)); 5] = [
+    type Change = (&'static str, fn(&Path));
+    let changes: [Change; 5] = [
         ("content", |root| fs::write(root.join("etc/b"), "changed").unwrap()),
         ("appeared", |root| fs::write(root.join("etc/c"), "new").unwrap()),
         ("gone", |root| fs::remove_file(root.join("etc/a")).unwrap()),
         ("mode", |root| fs::set_permissions(root.join("etc/a"), fs::Permissions::from_mode(0o640)).unwrap()),
         ("directory", |root| fs::set_permissions(root.join("etc/d"), fs::Permissions::from_mode(0o700)).unwrap()),
     ];
-    for (what, change) in change {
+    for (what, change) in changes {
         let tmp = dir();
         let root = tmp.path();
         fs::create_dir_all(root.join("etc/d")).unwrap();
@@ -463,5 +463,4 @@ fn sparse_content_in_odd_pieces_keeps_its_holes() {
     let mut last = [1];
     written.read_exact_at(&mut last, (3 << 20) - 1).unwrap();
     assert_eq!(last, [0]);
-    let _ = Timestamp::new(0, 0);
 }

@@ -166,7 +166,8 @@ fn appear(stage: BorrowedFd<'_>, staged: &[u8], dir: BorrowedFd<'_>, target: &[u
     match rustix::fs::linkat(stage, staged, dir, target, AtFlags::empty()) {
         Ok(()) => rustix::fs::unlinkat(stage, staged, AtFlags::empty()).map_err(NotPut::failed("put in place")),
         Err(Errno::EXIST) => Err(NotPut::Failed("put in place", Errno::EXIST.into())),
-        Err(_) => rustix::fs::renameat(stage, staged, dir, target).map_err(NotPut::failed("put in place")),
+        Err(_) => rustix::fs::renameat_with(stage, staged, dir, target, RenameFlags::empty())
+            .map_err(NotPut::failed("put in place")),
     }
 }
 
@@ -201,7 +202,8 @@ fn replace(
                 Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {}
                 Err(error) => return Err(NotPut::failed("keep what is there")(error)),
             }
-            rustix::fs::renameat(stage, staged, dir, target).map_err(NotPut::failed("put in place"))
+            rustix::fs::renameat_with(stage, staged, dir, target, RenameFlags::empty())
+                .map_err(NotPut::failed("put in place"))
         }
         Err(error) => Err(NotPut::failed("put in place")(error)),
     }

@@ -25,6 +25,9 @@ use std::os::fd::RawFd;
 const MAX_TOPS: usize = 4096;
 /// Set on every clone: a restore executes nothing, opens no device and follows no link.
 const HARMLESS: u64 = mount_attr::NOSUID | mount_attr::NODEV | mount_attr::NOEXEC | mount_attr::NOSYMFOLLOW;
+/// Said when the host's root cannot be exchanged for the view's.
+const NOT_A_ROOT: &str = "leave the host's root, which must be a mount of its own: the helper does not work in a chroot \
+                          or straight from an initial ramdisk";
 
 /// A view that stands.
 pub(super) struct View {
@@ -138,7 +141,7 @@ impl Host {
         sys::unshare_mounts().map_err(fail("leave the host's mounts"))?;
         let old_root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(WriterError::view("open the old root"))?;
-        sys::set_mount(&old_root, 0, true).map_err(fail("make mounts private"))?;
+        sys::set_mount(&old_root, 0, true).map_err(fail(NOT_A_ROOT))?;
         let tmpfs = empty_tmpfs()?;
         for index in 0..clones.len() {
             rustix::fs::mkdirat(&tmpfs, index.to_string(), Mode::from_raw_mode(0o700))
@@ -148,7 +151,7 @@ impl Host {
             .map_err(WriterError::view("attach the empty root"))?;
         rustix::process::fchdir(&tmpfs).map_err(WriterError::view("enter the empty root"))?;
         // The old root ends up stacked on the new one, from where it is taken off whole.
-        rustix::process::pivot_root(".", ".").map_err(WriterError::view("make the empty root the root"))?;
+        rustix::process::pivot_root(".", ".").map_err(WriterError::view(NOT_A_ROOT))?;
         rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(WriterError::view("detach the old root"))?;
         rustix::process::chdir("/").map_err(WriterError::view("enter the new root"))?;
         for (index, clone) in clones.iter().enumerate() {

@@ -44,7 +44,7 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Write a plain bundle of an encrypted backup; never overwrites
     Decrypt(DecryptArgs),
-    /// Show what a restore would change; changes nothing
+    /// Show what a restore would change; changes nothing. Without --socket or --launch it looks only at what you can read
     Plan(PlanArgs),
     /// Restore a backup through the root helper
     Restore(Box<RestoreArgs>),
@@ -132,15 +132,12 @@ pub struct DecryptArgs {
 pub struct PlanArgs {
     /// The backup: a bundle or an archive
     pub backup: PathBuf,
-    /// Write the plan to this new file, for `restore --plan`
+    /// Write the plan to this new file, for `restore --plan`; needs a helper
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Plan against what you can read here, without a helper; what you cannot read stays unknown
-    #[arg(long, conflicts_with_all = ["socket", "launch", "output"])]
-    pub without_helper: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented at the type")]
     pub selection: SelectionArgs,
@@ -252,6 +249,9 @@ pub struct OpenArgs {
     /// An open descriptor to read the passphrase from
     #[arg(long, value_name = "FD", conflicts_with = "passphrase_file")]
     pub passphrase_fd: Option<i32>,
+    /// An open descriptor to read an identity from
+    #[arg(long, value_name = "FD")]
+    pub identity_fd: Option<i32>,
     /// Never ask: a question whose flag is missing is an error
     #[arg(long)]
     pub no_input: bool,
@@ -387,7 +387,6 @@ mod tests {
             &["restore", "x", "--launch", "direct"],
             &["restore", "x", "--run-as", "anna"],
             &["restore", "x", "--socket", "s", "--launch", "direct", "--run-as", "anna"],
-            &["plan", "x", "--without-helper", "-o", "p"],
             &["plan", "x", "--category", "no_such"],
             &["show"],
             &[],

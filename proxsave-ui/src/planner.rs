@@ -210,6 +210,12 @@ impl<'a> Draft<'a> {
         self.asked().count()
     }
 
+    /// What is exported, when nothing else is wanted of it.
+    #[must_use]
+    pub fn into_exports(self) -> Vec<Exported> {
+        self.exports
+    }
+
     fn asked(&self) -> impl Iterator<Item = &Wanted> + '_ {
         self.wanted.iter().filter(|want| want.outcome == Outcome::Unknown)
     }

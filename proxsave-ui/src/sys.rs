@@ -3,3 +3,4 @@
 pub mod descriptors;
 pub mod inherited;
 pub mod interrupt;
+pub mod users;

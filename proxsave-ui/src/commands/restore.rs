@@ -1,0 +1,226 @@
+//! `restore`: the whole journey.
+
+mod carry_out;
+
+use super::launch::Reach;
+use super::prepare::{Host, not_submittable};
+use super::report::{Ending, left_out, not_restorable, skipped};
+use super::session::Session;
+use super::{Context, Failure, Reading, text};
+use crate::cli::{CONFIRM_WORD, Exit, RestoreArgs};
+use crate::decoder::Index;
+use crate::dialogue::{Answer, Question};
+use crate::export::ExportDir;
+use crate::planner::file::PlanFile;
+use crate::planner::view::View;
+use crate::planner::{Draft, Exported, Planned};
+use crate::selection::{Selection, available};
+use proxsave_proto::{RelPath, ValidPlan};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// What is about to be done, however it came about.
+struct Prepared {
+    plan: ValidPlan,
+    exports: Vec<Exported>,
+    copies: Vec<RelPath>,
+    left_out: Value,
+}
+
+/// What the operator said to what was shown.
+enum Said {
+    Go(Option<PathBuf>),
+    Back,
+}
+
+/// `restore`
+///
+/// # Errors
+/// When it ends before anything was handed to the helper; what happens later is in the report.
+pub fn restore(context: &mut Context, args: &RestoreArgs, reach: Reach) -> Result<Exit, Failure> {
+    if args.confirm.as_deref().is_some_and(|word| word != CONFIRM_WORD) {
+        return Err(Failure::new(Exit::Usage, format!("--confirm takes the word {CONFIRM_WORD} and no other")));
+    }
+    let file = args.plan.as_deref().map(PlanFile::read).transpose()?;
+    let path = match (&args.backup, &file) {
+        (Some(path), _) => path.clone(),
+        (None, Some(file)) => file.backup.clone(),
+        (None, None) => context.choose_backup(&args.from, false)?,
+    };
+    let mut reading = context.read(&path, &args.open, true)?;
+    let session = Session::open(reach)?;
+    context.debug(format!(
+        "helper {}, sandbox: {}",
+        proxsave_proto::escape::escape(session.hello.version.as_bytes()),
+        proxsave_proto::escape::escape(session.hello.sandbox.as_bytes())
+    ));
+    match file {
+        Some(file) => {
+            let prepared = of_file(file, &reading)?;
+            let view = View::of_plan(prepared.plan.plan());
+            let Said::Go(export_dir) = review(context, args, &view, &prepared, &session, false)? else {
+                return Err(Failure::stopped());
+            };
+            let ending = blank(args, &prepared, &view, &reading.index);
+            finish(context, args, carry_out::run(context, &mut reading, &session, &prepared, export_dir, ending)?)
+        }
+        None => {
+            let host = Host::of(Some(&session), args.selection.host_role);
+            context.consent(&host, &reading.index, &args.open)?;
+            loop {
+                let selection = context.select(&reading.index, host.roles, &args.selection)?;
+                let planned = context.plan(&reading, &selection, Some(&session))?;
+                let asked = args.selection.mode.is_none() && args.selection.categories.is_empty();
+                let (said, prepared, ending) = {
+                    let view = View::of_planned(&planned, &reading.index);
+                    let prepared = of_planned(&planned, &selection)?;
+                    let said = review(context, args, &view, &prepared, &session, asked)?;
+                    let ending = blank(args, &prepared, &view, &reading.index);
+                    (said, prepared, ending)
+                };
+                // What was shown is not needed while it is carried out.
+                drop(planned);
+                if let Said::Go(export_dir) = said {
+                    let ending = carry_out::run(context, &mut reading, &session, &prepared, export_dir, ending)?;
+                    return finish(context, args, ending);
+                }
+            }
+        }
+    }
+}
+
+fn finish(context: &Context, args: &RestoreArgs, ending: Ending) -> Result<Exit, Failure> {
+    if args.json {
+        context.print(ending.json().to_string())?;
+    } else {
+        for line in ending.text() {
+            context.print(line)?;
+        }
+    }
+    Ok(ending.exit())
+}
+
+fn of_planned(planned: &Planned, selection: &Selection) -> Result<Prepared, Failure> {
+    Ok(Prepared {
+        plan: planned.plan.clone().ok_or_else(not_submittable)?,
+        exports: planned.exports.clone(),
+        copies: planned.copies.clone(),
+        left_out: left_out(selection),
+    })
+}
+
+/// A plan from a file, bound to the backup again.
+fn of_file(file: PlanFile, reading: &Reading) -> Result<Prepared, Failure> {
+    let plan = file.plan.plan();
+    if plan.archive.sha256 != reading.index.sha256 {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "the plan was made for another archive (SHA-256 {}) than this one ({})",
+                plan.archive.sha256, reading.index.sha256
+            ),
+        ));
+    }
+    if let Err(path) = crate::planner::contents(plan, &reading.index) {
+        return Err(Failure::new(Exit::Usage, format!("the backup does not hold what the plan writes to {path}")));
+    }
+    let selection = Selection::new(&available(&reading.index), file.request, plan.host, file.backup_roles)?;
+    let exports = Draft::new(&reading.index, &selection, None)?.into_exports();
+    let left_out = left_out(&selection);
+    Ok(Prepared { plan: file.plan, exports, copies: Vec::new(), left_out })
+}
+
+/// A report in which nothing has happened yet.
+fn blank(args: &RestoreArgs, prepared: &Prepared, view: &View<'_>, index: &Index) -> Ending {
+    Ending {
+        dry_run: args.dry_run,
+        plan_hash: prepared.plan.hash(),
+        counts: view.counts(),
+        skipped: skipped(view),
+        left_out: prepared.left_out.clone(),
+        not_restorable: not_restorable(index),
+        exported: None,
+        dropped: Vec::new(),
+        copies: prepared.copies.clone(),
+        helper: None,
+        failed: None,
+        stopped: false,
+    }
+}
+
+/// Shows the plan, asks where exports go, and asks for the word.
+fn review(
+    context: &mut Context,
+    args: &RestoreArgs,
+    view: &View<'_>,
+    prepared: &Prepared,
+    session: &Session,
+    back: bool,
+) -> Result<Said, Failure> {
+    if !args.json || context.dialogue.can_ask() {
+        let head = format!(
+            "Into {}, as {}:",
+            proxsave_proto::escape::escape(&session.hello.root),
+            session.hello.caller.name.as_deref().map_or_else(
+                || session.hello.caller.uid.to_string(),
+                |name| proxsave_proto::escape::escape(name.as_bytes())
+            )
+        );
+        let tail = format!("Plan {}", prepared.plan.hash());
+        context.dialogue.page(std::iter::once(head).chain(view.text()).chain([tail]))?;
+    }
+    if args.dry_run {
+        return Ok(Said::Go(None));
+    }
+    loop {
+        let export_dir = match (&args.export_dir, prepared.exports.is_empty()) {
+            (_, true) => None,
+            (Some(dir), false) => {
+                ExportDir::check(dir, &session.hello.root, Some(prepared.plan.plan()))?;
+                Some(dir.clone())
+            }
+            (None, false) => match ask_export_dir(context, prepared, session, back)? {
+                Some(dir) => Some(dir),
+                None => return Ok(Said::Back),
+            },
+        };
+        if args.confirm.is_some() {
+            return Ok(Said::Go(export_dir));
+        }
+        let text = format!("Type {CONFIRM_WORD} to start");
+        let asked_dir = args.export_dir.is_none() && export_dir.is_some();
+        let question = Question { text: &text, flag: "--confirm RESTORE", back: back || asked_dir };
+        loop {
+            match context.dialogue.line(question, "anything else does not start it")? {
+                Answer::Is(word) if word == CONFIRM_WORD => return Ok(Said::Go(export_dir)),
+                Answer::Is(_) => context.dialogue.say(format!("Not started. The word is {CONFIRM_WORD}.")),
+                Answer::Back if asked_dir => break,
+                Answer::Back => return Ok(Said::Back),
+            }
+        }
+    }
+}
+
+/// Asks where exports go; `None` for back.
+fn ask_export_dir(
+    context: &mut Context,
+    prepared: &Prepared,
+    session: &Session,
+    back: bool,
+) -> Result<Option<PathBuf>, Failure> {
+    let question = Question { text: "Directory for what is exported and not applied", flag: "--export-dir", back };
+    loop {
+        let answer = context.dialogue.line(question, "a directory of yours, made if missing; Enter for ./proxsave-export")?;
+        let Answer::Is(text) = answer else { return Ok(None) };
+        let dir = PathBuf::from(if text.is_empty() { "./proxsave-export" } else { text.as_str() });
+        match ExportDir::check(&dir, &session.hello.root, Some(prepared.plan.plan())) {
+            Ok(()) => return Ok(Some(dir)),
+            Err(error) => context.dialogue.say(error.to_string()),
+        }
+    }
+}
+
+/// Makes the fresh directory for an export.
+fn export_place(dir: &Path, session: &Session, plan: &ValidPlan) -> Result<ExportDir, Failure> {
+    Ok(ExportDir::create(dir, &text::stamp(), &session.hello.root, Some(plan.plan()))?)
+}

@@ -7,5 +7,5 @@ fn main() -> ExitCode {
     if proxsave_ui::decoder::child::is_requested() {
         return proxsave_ui::decoder::child::main();
     }
-    ExitCode::SUCCESS
+    proxsave_ui::commands::main(std::env::args_os()).into()
 }

@@ -1,16 +1,13 @@
 //! What every command has: a dialogue, how much to say, and how results are printed.
 
 use super::Failure;
-use crate::archive::describe::Describe as _;
 use crate::archive::discover::{Found, Place, SearchLimits, discover};
 use crate::archive::open::{Opened, open};
 use crate::archive::{Backup, Problem};
 use crate::cli::{Exit, LogLevel, OpenArgs};
-use crate::decoder::{Decoder, DecodeProgress, Index, Options, Source};
+use crate::decoder::{DecodeProgress, Decoder, Index, Options, Source};
 use crate::dialogue::{Answer, Dialogue, Progress, Question};
-use crate::secrets::source::SecretSources;
-use crate::secrets::unlock::{Unlock, UnlockError};
-use crate::secrets::{AskSecret, Unwrapped};
+use crate::secrets::{AskSecret, SecretSources, Unlock, UnlockError, Unwrapped};
 use crate::sys::interrupt;
 use age::secrecy::SecretString;
 use std::io::{self, Write as _};
@@ -115,8 +112,7 @@ impl Context {
         }
         let unproven = description.problems.iter().any(|problem| matches!(problem, Problem::NoChecksum));
         if consent && unproven && !args.accept_warnings {
-            let question =
-                Question { text: "Use this backup all the same", flag: "--accept-warnings", back: false };
+            let question = Question { text: "Use this backup all the same", flag: "--accept-warnings", back: false };
             if self.dialogue.confirm(question)? != Answer::Is(true) {
                 return Err(Failure::stopped());
             }
@@ -158,9 +154,7 @@ impl Context {
             return Ok(decoder.index(&source, None, &limits, &mut show)?);
         }
         let mut ask = Asking(&mut self.dialogue);
-        let loaded = sources
-            .load(&mut ask)
-            .map_err(|error| Failure::new(Exit::WrongSecret, error.to_string()))?;
+        let loaded = sources.load(&mut ask).map_err(|error| Failure::new(Exit::WrongSecret, error.to_string()))?;
         for warning in &loaded.warnings {
             ask.0.say(format!("warning: {warning}"));
         }
@@ -168,7 +162,12 @@ impl Context {
         let mut unlock = Unlock::new(loaded.secrets, salt, &mut ask);
         let mut identities = |stanzas: &[age_core::format::Stanza]| {
             let kinds = crate::secrets::StanzaKinds::of(stanzas);
-            match unlock.unwrap(stanzas.to_vec()) {
+            let copies = stanzas.iter().map(|stanza| age_core::format::Stanza {
+                tag: stanza.tag.clone(),
+                args: stanza.args.clone(),
+                body: stanza.body.clone(),
+            });
+            match unlock.unwrap(copies.collect()) {
                 Ok(key) => Unwrapped::FileKey(key),
                 Err(error) => {
                     failed = Some(error);
@@ -275,9 +274,8 @@ impl AskSecret for Asking<'_> {
         let question = Question { text: &text, flag: "--identity or --passphrase-file", back: false };
         match self.0.secret(question) {
             Ok(Answer::Is(secret)) => Ok(Some(SecretString::from(secret.as_str().to_owned()))),
-            Ok(Answer::Back) | Err(crate::dialogue::NoAnswer::Stopped | crate::dialogue::NoAnswer::NeedsFlag { .. }) => {
-                Ok(None)
-            }
+            Ok(Answer::Back)
+            | Err(crate::dialogue::NoAnswer::Stopped | crate::dialogue::NoAnswer::NeedsFlag { .. }) => Ok(None),
             Err(crate::dialogue::NoAnswer::Terminal(error)) => Err(error),
         }
     }

@@ -13,7 +13,7 @@ use proxsave_proto::Digest;
 use serde_json::json;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Seek as _, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -77,7 +77,9 @@ fn plain_name(archive: &[u8]) -> Vec<u8> {
 fn write(reading: &mut Reading, file: &File, name: &[u8]) -> Result<(Digest, u64), Failure> {
     let manifest = reading.opened.backup.description.manifest.clone();
     let created = text::utc(reading.opened.backup.created_at);
-    let metadata = |sha256: Digest, size: u64| metadata(manifest.as_ref(), &created, name, reading.index.codec.key(), sha256, size);
+    let metadata = |sha256: Digest, size: u64| {
+        metadata(manifest.as_ref(), &created, name, reading.index.codec.key(), sha256, size)
+    };
     // The longest that the metadata can be; the rest is filled with blanks, which JSON allows.
     let room = metadata(Digest([0; 32]), u64::MAX).len();
     let start = front(name, &vec![b' '; room], Digest([0; 32]), 0)?.len() as u64;
@@ -129,14 +131,7 @@ fn member(tar: &mut tar::Builder<Vec<u8>>, name: &[u8], suffix: &str, data: &[u8
     tar.append_data(&mut header, Path::new(std::ffi::OsStr::from_bytes(&whole)), data)
 }
 
-fn metadata(
-    manifest: Option<&Manifest>,
-    created: &str,
-    name: &[u8],
-    codec: &str,
-    sha256: Digest,
-    size: u64,
-) -> String {
+fn metadata(manifest: Option<&Manifest>, created: &str, name: &[u8], codec: &str, sha256: Digest, size: u64) -> String {
     let text = |of: fn(&Manifest) -> Option<&String>| manifest.and_then(of).cloned();
     let compression = text(|m| m.compression_type.as_ref()).unwrap_or_else(|| {
         match codec {

@@ -50,7 +50,12 @@ pub fn plan(context: &mut Context, args: &PlanArgs, reach: Option<Reach>) -> Res
         context.print(line)?;
     }
     for left_out in &selection.left_out {
-        context.print(format!("{} ({}): not taken: {}", left_out.category.row().name, left_out.category, left_out.why))?;
+        context.print(format!(
+            "{} ({}): not taken: {}",
+            left_out.category.row().name,
+            left_out.category,
+            left_out.why
+        ))?;
     }
     match hash {
         Some(hash) => context.print(format!("Plan {hash}"))?,

@@ -96,15 +96,9 @@ impl Context {
     ///
     /// # Errors
     /// When nothing is selected, or nobody answers.
-    pub fn select(
-        &mut self,
-        index: &Index,
-        host: Roles,
-        args: &SelectionArgs,
-    ) -> Result<Selection, Failure> {
-        let globs = |texts: &[String]| {
-            texts.iter().map(|text| PathGlob::new(text.as_bytes())).collect::<Result<Vec<_>, _>>()
-        };
+    pub fn select(&mut self, index: &Index, host: Roles, args: &SelectionArgs) -> Result<Selection, Failure> {
+        let globs =
+            |texts: &[String]| texts.iter().map(|text| PathGlob::new(text.as_bytes())).collect::<Result<Vec<_>, _>>();
         let (include, exclude) = (globs(&args.include)?, globs(&args.exclude)?);
         let held = available(index);
         let backup = index.roles.roles;
@@ -175,12 +169,7 @@ impl Context {
             .iter()
             .map(|tally| {
                 let how = if tally.category.is_written() { "" } else { "  (exported)" };
-                format!(
-                    "{:<24} {:>6} entries {:>10}{how}",
-                    tally.category.row().key,
-                    tally.entries,
-                    bytes(tally.bytes)
-                )
+                format!("{:<24} {:>6} entries {:>10}{how}", tally.category.row().key, tally.entries, bytes(tally.bytes))
             })
             .collect();
         let question = Question { text: "Which categories", flag: "--category", back };

@@ -139,7 +139,9 @@ impl Routes {
                 let to = to.as_mut().ok_or(PumpError::Unexpected)?;
                 to.write_all(&record.to_le_bytes()).map_err(closed)?;
                 if !route.export {
-                    let note = |bytes| drop(passed.bytes.fetch_add(bytes, Ordering::Relaxed));
+                    let note = |bytes| {
+                        passed.bytes.fetch_add(bytes, Ordering::Relaxed);
+                    };
                     move_bytes(&from, to, route.size, note)?;
                     passed.files.fetch_add(1, Ordering::Relaxed);
                     continue;

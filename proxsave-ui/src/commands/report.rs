@@ -54,9 +54,8 @@ pub struct Ending {
 /// Categories that the selection does not take.
 #[must_use]
 pub fn left_out(selection: &Selection) -> Value {
-    let one = |left: &crate::selection::LeftOut| {
-        json!({"category": left.category.row().key, "reason": left.why.to_string()})
-    };
+    let one =
+        |left: &crate::selection::LeftOut| json!({"category": left.category.row().key, "reason": left.why.to_string()});
     selection.left_out.iter().map(one).collect()
 }
 
@@ -86,9 +85,7 @@ impl Ending {
         let failed = self.helper.as_ref().map_or(0, |report| report.failed_count);
         let written = self.helper.iter().flat_map(|report| &report.written).any(|(_, count)| *count > 0);
         // What no restore may touch is no failure of this one.
-        let meant = |why: RefusedWhy| {
-            matches!(why, RefusedWhy::Guarded | RefusedWhy::Unreachable(Blocked::Guarded))
-        };
+        let meant = |why: RefusedWhy| matches!(why, RefusedWhy::Guarded | RefusedWhy::Unreachable(Blocked::Guarded));
         match phase {
             _ if self.stopped => Exit::Stopped,
             Some(Phase::Cancelled) => Exit::Stopped,
@@ -129,9 +126,7 @@ impl Ending {
                 object
             })
             .collect();
-        let skipped = |one: &Skipped| {
-            json!({"path": one.path.to_string(), "category": one.category.row().key, "reason": one.why.to_string()})
-        };
+        let skipped = |one: &Skipped| json!({"path": one.path.to_string(), "category": one.category.row().key, "reason": one.why.to_string()});
         let helper = self.helper.as_ref();
         let paths = |paths: &[RelPath]| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
         let exported: Vec<Value> = self

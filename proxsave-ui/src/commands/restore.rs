@@ -210,7 +210,8 @@ fn ask_export_dir(
 ) -> Result<Option<PathBuf>, Failure> {
     let question = Question { text: "Directory for what is exported and not applied", flag: "--export-dir", back };
     loop {
-        let answer = context.dialogue.line(question, "a directory of yours, made if missing; Enter for ./proxsave-export")?;
+        let answer =
+            context.dialogue.line(question, "a directory of yours, made if missing; Enter for ./proxsave-export")?;
         let Answer::Is(text) = answer else { return Ok(None) };
         let dir = PathBuf::from(if text.is_empty() { "./proxsave-export" } else { text.as_str() });
         match ExportDir::check(&dir, &session.hello.root, Some(prepared.plan.plan())) {

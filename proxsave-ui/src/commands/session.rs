@@ -58,7 +58,8 @@ impl Session {
                 (socket, None)
             }
         };
-        let unreachable = |text: String| Failure::new(Exit::NoHelper, format!("the helper cannot be talked to: {text}"));
+        let unreachable =
+            |text: String| Failure::new(Exit::NoHelper, format!("the helper cannot be talked to: {text}"));
         exchange_preamble(&socket, PREAMBLE).map_err(|error| unreachable(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = {
@@ -97,7 +98,10 @@ impl Session {
             let answer = self.wait(self.client.probe(call(LONG), bunch))?;
             let found = answered(answer)?;
             if found.len() != asked {
-                return Err(Failure::new(Exit::Failed, "the helper answered another number of questions than were asked"));
+                return Err(Failure::new(
+                    Exit::Failed,
+                    "the helper answered another number of questions than were asked",
+                ));
             }
             targets.extend(found);
             seen(targets.len() as u64);

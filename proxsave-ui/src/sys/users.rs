@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "getpwnam_r and getgrouplist have no safe form")]
 
 use rustix::process::{Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::ffi::{CStr, CString};
 use std::io;
 
@@ -70,11 +71,12 @@ pub fn become_for_good(user: &User) -> io::Result<()> {
     rustix::thread::set_thread_groups(&groups)?;
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-    for set in [caps::CapSet::Ambient, caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted] {
-        caps::clear(None, set).map_err(io::Error::other)?;
-        if !caps::read(None, set).map_err(io::Error::other)?.is_empty() {
-            return Err(io::Error::other("capabilities are left"));
-        }
+    rustix::thread::clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    let left = rustix::thread::capabilities(None)?;
+    if !(left.effective | left.permitted | left.inheritable).is_empty() {
+        return Err(io::Error::other("capabilities are left"));
     }
     rustix::thread::set_no_new_privs(true)?;
     let (uids, gids) = all_ids()?;
@@ -88,10 +90,7 @@ fn all_ids() -> io::Result<([u32; 3], [u32; 3])> {
     let ([mut r, mut e, mut s], [mut rg, mut eg, mut sg]) = ([0; 3], [0; 3]);
     // SAFETY: all six pointers are to local numbers of the right type, valid for writing.
     let codes = unsafe {
-        (
-            libc::getresuid(&raw mut r, &raw mut e, &raw mut s),
-            libc::getresgid(&raw mut rg, &raw mut eg, &raw mut sg),
-        )
+        (libc::getresuid(&raw mut r, &raw mut e, &raw mut s), libc::getresgid(&raw mut rg, &raw mut eg, &raw mut sg))
     };
     if codes == (0, 0) { Ok(([r, e, s], [rg, eg, sg])) } else { Err(io::Error::last_os_error()) }
 }

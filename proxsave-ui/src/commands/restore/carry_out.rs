@@ -1,11 +1,11 @@
 //! Carrying a plan out: submit, stream, commit, report.
 
 use super::{Prepared, export_place};
+use crate::cli::Exit;
 use crate::commands::pump::{Passed, PumpError, Routes};
 use crate::commands::report::Ending;
 use crate::commands::session::Session;
 use crate::commands::{Context, Failure, Reading, text};
-use crate::cli::Exit;
 use crate::decoder::{DecodeError, DecodeProgress, Decoder};
 use crate::dialogue::Progress as Bar;
 use crate::export::Exporter;
@@ -37,7 +37,8 @@ pub(super) fn run(
     if writes {
         match session.submit(&prepared.plan, ending.dry_run)? {
             Verdict::Refused(reasons) => {
-                let lines: Vec<String> = reasons.iter().map(|reason| format!("\n  {}", escaped(&reason.to_string()))).collect();
+                let lines: Vec<String> =
+                    reasons.iter().map(|reason| format!("\n  {}", escaped(&reason.to_string()))).collect();
                 let text = format!("the helper refused the plan; nothing was written:{}", lines.concat());
                 return Err(Failure::new(Exit::Refused, text));
             }
@@ -87,8 +88,9 @@ fn transfer(
     ending: &mut Ending,
 ) -> Result<(), Failure> {
     let plan = prepared.plan.plan();
-    let needed = contents(plan, &reading.index)
-        .map_err(|path| Failure::new(Exit::Failed, format!("the backup does not hold what the plan writes to {path}")))?;
+    let needed = contents(plan, &reading.index).map_err(|path| {
+        Failure::new(Exit::Failed, format!("the backup does not hold what the plan writes to {path}"))
+    })?;
     let mut exporter = match export_dir {
         Some(dir) => {
             let place = export_place(&dir, session, &prepared.plan)?;

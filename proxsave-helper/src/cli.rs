@@ -76,7 +76,7 @@ fn command() -> Command {
         .arg(state())
         .arg(
             Arg::new("head")
-                .long("head")
+                .long("expect-head")
                 .value_name("LINES:HASH")
                 .help("The head of the log as attested elsewhere (in a restore's report): shows a missing end"),
         )
@@ -155,7 +155,7 @@ fn run_verify(matches: &ArgMatches) -> i32 {
         None => None,
         Some(Ok(head)) => Some(head),
         Some(Err(_)) => {
-            tell("--head: give the number of lines and the hash, as LINES:HASH");
+            tell("--expect-head: give the number of lines and the hash, as LINES:HASH");
             return EXIT_USAGE;
         }
     };
@@ -167,10 +167,7 @@ fn run_verify(matches: &ArgMatches) -> i32 {
         .and_then(|dir| audit::verify(dir.as_fd(), expected));
     let text = match &result {
         _ if matches.get_flag("json") => audit::to_json(&result).to_string(),
-        Ok(verified) => format!(
-            "the audit log is whole: {} lines, head {}:{}",
-            verified.head.lines, verified.head.lines, verified.head.hash
-        ),
+        Ok(verified) => verified.to_string(),
         Err(error) => error.to_string(),
     };
     let printed = writeln!(std::io::stdout(), "{text}");
@@ -214,7 +211,7 @@ mod tests {
         assert_eq!(status(&["serve", "--stdio", "--listen", "/x"]), EXIT_USAGE);
         assert_eq!(status(&["serve", "--listen", "/x", "--policy", "/y"]), EXIT_USAGE);
         assert_eq!(status(&["serve", "--stdio", "--for-user", "no such user"]), EXIT_USAGE);
-        assert_eq!(status(&["audit", "verify", "--head", "x"]), EXIT_USAGE);
+        assert_eq!(status(&["audit", "verify", "--expect-head", "x"]), EXIT_USAGE);
     }
 
     #[test]

@@ -282,6 +282,17 @@ mod tests {
     }
 
     #[test]
+    fn only_zero_begins_the_range_coder_of_lzma() {
+        let mut stream = lzma_alone(b"abc", 0);
+        assert!(is_lzma_alone(&stream));
+        stream[13] = 1;
+        assert!(!is_lzma_alone(&stream));
+        stream[13] = 0;
+        stream[0] = 225;
+        assert!(!is_lzma_alone(&stream));
+    }
+
+    #[test]
     fn names_of_codecs_read_back() {
         for codec in [Codec::None, Codec::Gzip, Codec::Bzip2, Codec::Xz, Codec::Lzma, Codec::Zstd] {
             assert_eq!(Codec::from_compression_type(codec.key()), Some(codec));

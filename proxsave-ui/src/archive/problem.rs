@@ -21,8 +21,11 @@ pub enum Problem {
     #[error("the checksum file says {checksum}, the manifest {manifest}: one of them, or the archive, was replaced")]
     ChecksumsDisagree { checksum: Digest, manifest: Digest },
     /// The checksum file names another file.
-    #[error("the checksum file is for \"{}\"", Escaped(name))]
-    ChecksumForOther { name: Vec<u8> },
+    #[error("the checksum file is for \"{name}\"")]
+    ChecksumForOther {
+        /// Escaped, for it need not be UTF-8.
+        name: String,
+    },
     /// A companion that cannot be used.
     #[error("its {} cannot be used: {reason}", companion.suffix())]
     BadCompanion { companion: CompanionKind, reason: String },

@@ -93,6 +93,7 @@ fn age_identities_in_any_case_and_several_in_one_text() {
     let (other, other_public) = new_identity();
     assert!(opens(&one, &for_x25519(&one_public)));
     assert!(opens(&format!("  {}\n", one.to_lowercase()), &for_x25519(&one_public)));
+    assert!(opens(&one.replace("SECRET", "Secret").replace('Q', "q"), &for_x25519(&one_public)));
     assert!(opens(&format!("# created\n\n{one}\r\n#x\n{}\n", other.to_lowercase()), &for_x25519(&other_public)));
     assert!(!opens(&one, &for_x25519(&other_public)));
     assert!(matches!(read(&one[..50]), Err(SecretError::BadIdentity(1))));

@@ -2,13 +2,14 @@
 
 use super::{Description, Layout, MalformedBackup, Span};
 use crate::archive::bundle::{self, Bundle};
-use crate::archive::checksum::{self, Checksum, MAX_LINE};
+use crate::archive::checksum::{self, Checksum};
 use crate::archive::codec::{Content, ContentMismatch, Encryption, SNIFF_LEN, sniff};
 use crate::archive::manifest::{MAX_MANIFEST, Manifest, ManifestForm};
 use crate::archive::name::{ArchiveName, CompanionKind, FileKind};
 use crate::archive::problem::Problem;
 use crate::archive::read_at::ReadAt;
 use proxsave_proto::Digest;
+use proxsave_proto::escape::escape;
 
 /// Describes a backup: the file of base name `name` and `size` bytes, and what lies beside it. Reads headers,
 /// companions and the first bytes of the archive, never the whole; memory is bounded by the companions' bounds.
@@ -141,8 +142,7 @@ fn read_checksum(
     match checksum::parse(data) {
         Ok(checksum) => {
             if let Some(name) = checksum.name.as_ref().filter(|name| name.as_slice() != archive_name) {
-                let shown = name.iter().copied().take(MAX_LINE).collect();
-                problems.push(Problem::ChecksumForOther { name: shown });
+                problems.push(Problem::ChecksumForOther { name: escape(name) });
             }
             Some(checksum)
         }

@@ -174,6 +174,18 @@ fn a_companion_that_cannot_be_read_is_a_problem_of_the_backup() {
     let directory = Directory::new();
     let archive = directory.backup("", "a", 1);
     std::fs::create_dir(directory.path("a-backup-20260720-031501.tar.gz.sha256")).unwrap();
+    symlink(
+        directory.path("a-backup-20260720-031501.tar.gz.manifest.json"),
+        directory.path("a-backup-20260720-031501.tar.gz.metadata"),
+    )
+    .unwrap();
     let opened = open(&archive, &mut InProcess).unwrap();
-    assert!(opened.backup.description.problems.iter().any(|problem| problem.to_string().contains(".sha256")));
+    let problems: Vec<_> = opened.backup.description.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    for suffix in [".sha256", ".metadata"] {
+        assert!(
+            problems.iter().any(|problem| problem.contains(&format!("its {suffix} cannot be used"))),
+            "{problems:?}"
+        );
+    }
 }

@@ -153,6 +153,10 @@ fn walk(
     }
     let plain_bytes = walker.offset();
     drop(walker);
+    if entries.get() == 0 {
+        // Zeros alone are a tar, too; but no backup.
+        return Err(DecodeError::Format { name: None, offset: 0, why: "it holds nothing".to_owned() });
+    }
     let kept = plain.into_kept();
     Ok(Walked { built: builder.finish()?, codec, plain_bytes, kept, info })
 }

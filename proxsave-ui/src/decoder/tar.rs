@@ -16,7 +16,7 @@
 //! * two extended names for one entry, an extension header that applies to nothing, NUL in a name;
 //! * a name that climbs with `..`, is absolute or too long (see [`RelPath::from_archive`]);
 //! * one path twice, or something below a path that is not a directory;
-//! * a lone zero block, a missing end marker, anything but zeros behind it.
+//! * no entry at all, a lone zero block, a missing end marker, anything but zeros behind it.
 //!
 //! **One entry is refused, by name, and the rest goes on** for devices, FIFOs, hard links to something that is not a
 //! file of the archive, and access control lists that cannot be read exactly (names instead of numbers).
@@ -34,6 +34,8 @@ mod acl;
 mod header;
 mod pax;
 mod sparse;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use walk::{Attributes, Kind, Member, Walker};

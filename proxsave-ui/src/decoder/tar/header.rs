@@ -51,23 +51,36 @@ impl RawHeader {
             }
             (None, None) => return Err("its header has no ustar or GNU magic".into()),
         };
+        let flag = *old.linkflag.first().unwrap_or(&0);
+        let link = text(&old.linkname, "link target")?.to_vec();
+        let size = unsigned(&old.size, "size", gnu)?;
+        let epoch = Timestamp { secs: 0, nanos: 0 };
+        if is_extension(flag) {
+            // Of these nothing else has a meaning, and some writers leave the fields empty.
+            return Ok(Self { flag, name, link, mode: 0, uid: 0, gid: 0, size, mtime: epoch });
+        }
         let mode = unsigned(&old.mode, "mode", gnu)?;
         // Some writers put the file type above the twelve permission bits.
         if mode > 0o177_777 {
             return Err("its mode does not fit".into());
         }
         Ok(Self {
-            flag: *old.linkflag.first().unwrap_or(&0),
+            flag,
             name,
-            link: text(&old.linkname, "link target")?.to_vec(),
+            link,
             #[allow(clippy::cast_possible_truncation, reason = "masked to twelve bits")]
             mode: (mode & 0o7777) as u16,
             uid: unsigned(&old.uid, "owner", gnu)?,
             gid: unsigned(&old.gid, "group", gnu)?,
-            size: unsigned(&old.size, "size", gnu)?,
-            mtime: Timestamp { secs: signed(&old.mtime, "time", gnu)?, nanos: 0 },
+            size,
+            mtime: Timestamp { secs: signed(&old.mtime, "time", gnu)?, ..epoch },
         })
     }
+}
+
+/// Whether a header only says something about the one behind it.
+pub fn is_extension(flag: u8) -> bool {
+    matches!(flag, b'x' | b'g' | b'L' | b'K')
 }
 
 /// The checksum: the sum of all bytes, its own field read as blanks.

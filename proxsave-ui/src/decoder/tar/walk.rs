@@ -1,6 +1,6 @@
 //! From a stream of blocks to effective entries and their contents.
 
-use super::header::{BLOCK, RawHeader};
+use super::header::{BLOCK, RawHeader, is_extension};
 use super::pax::{Pax, check_global};
 use super::sparse::{MapLines, SparseForm, SparseMap};
 use super::{Broken, TarError};
@@ -269,7 +269,7 @@ impl<R: Read> Walker<R> {
 
     /// Takes a header that only says something about the next one. `false` when it is an entry.
     fn extension(&mut self, raw: &RawHeader, pending: &mut Pending, at: u64) -> Result<bool, TarError> {
-        if !matches!(raw.flag, b'x' | b'g' | b'L' | b'K') {
+        if !is_extension(raw.flag) {
             return Ok(false);
         }
         let body = self.extension_body(raw.size)?;

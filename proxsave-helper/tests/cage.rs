@@ -7,13 +7,6 @@
     clippy::indexing_slicing,
     reason = "a test's helpers fail by panicking too"
 )]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test may panic"
-)]
 
 mod support;
 

@@ -168,6 +168,23 @@ impl<'p> Layout<'p> {
         self.by_content.get(first).map(|leader| *leader as usize)
     }
 
+    /// The slots in which names are made, without those that another of them leads to on the same mount.
+    pub(super) fn topmost_staging(&self, top_of: &[usize]) -> Vec<usize> {
+        let mut found: Vec<usize> = Vec::new();
+        // Those on the way to the current one, of whatever mount.
+        let mut way: Vec<(&RelPath, usize)> = Vec::new();
+        for (index, (slot, top)) in self.slots.iter().zip(top_of).enumerate().filter(|(_, (slot, _))| slot.stages) {
+            while way.last().is_some_and(|(path, _)| !slot.path.starts_with(path)) {
+                way.pop();
+            }
+            if !way.iter().any(|(_, other)| other == top) {
+                way.push((slot.path, *top));
+                found.push(index);
+            }
+        }
+        found
+    }
+
     /// How many contents the stream carries.
     pub(super) fn contents(&self) -> usize {
         let key = |index: &u32| self.plan.entries.get(*index as usize).and_then(content);
@@ -228,4 +245,125 @@ fn by_content(plan: &Plan) -> Vec<u32> {
         (0u32..).zip(&plan.entries).filter(|(_, e)| content(e).is_some()).map(|(i, _)| i).collect();
     files.sort_unstable_by_key(|index| (plan.entries.get(*index as usize).and_then(content), *index));
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proxsave_proto::plan::{AnchorBinding, ArchiveRef, Meta, Origin};
+    use proxsave_proto::state::{Kind, Present};
+    use proxsave_proto::{CategoryId, Mode, Roles};
+
+    fn path(text: &str) -> RelPath {
+        RelPath::from_canonical(text.as_bytes()).unwrap()
+    }
+
+    fn meta() -> Meta {
+        Meta { mode: 0o755, uid: 0, gid: 0, mtime: None, xattrs: Vec::new() }
+    }
+
+    fn standing() -> Box<Present> {
+        let time = proxsave_proto::digest::Timestamp::new(0, 0).unwrap();
+        let (sha256, link, xattrs) = (None, None, Digest::of(b""));
+        let (kind, mode, uid, gid, size) = (Kind::Dir, 0o755, 0, 0, 0);
+        Box::new(Present {
+            kind,
+            mode,
+            uid,
+            gid,
+            size,
+            mtime: time,
+            ctime: time,
+            dev: 1,
+            ino: 1,
+            nlink: 1,
+            sha256,
+            link,
+            xattrs,
+        })
+    }
+
+    /// Entries by spelling: `x/` a new directory, `x+/` one that stands, `x=c` a file with content c.
+    fn plan(anchors: &[&str], entries: &[&str]) -> Plan {
+        let entry = |text: &&str| {
+            let (name, node, before) = match (text.strip_suffix("+/"), text.strip_suffix('/'), text.split_once('=')) {
+                (Some(name), _, _) => (name, Node::Dir { meta: meta() }, Some(standing())),
+                (_, Some(name), _) => (name, Node::Dir { meta: meta() }, None),
+                (_, _, Some((name, content))) => {
+                    let (size, sha256) = (content.len() as u64, Digest::of(content.as_bytes()));
+                    (name, Node::File { size, sha256, sparse: false, meta: meta() }, None)
+                }
+                _ => panic!("{text}"),
+            };
+            Entry { path: path(name), category: CategoryId::Network, origin: Origin::Archive, node, before }
+        };
+        let anchor = |text: &&str| AnchorBinding { path: path(text), dev: 1, ino: 1, mount: 1 };
+        Plan {
+            archive: ArchiveRef { sha256: Digest::of(b""), name: vec![], hostname: vec![], created_at: String::new() },
+            mode: Mode::Full,
+            host: Roles::default(),
+            anchors: anchors.iter().map(anchor).collect(),
+            entries: entries.iter().map(entry).collect(),
+            exports: vec![],
+            services: vec![],
+            mounts: vec![],
+            applies: vec![],
+        }
+    }
+
+    #[test]
+    fn each_entry_has_its_place() {
+        let plan = plan(
+            &["", "a", "a/b", "z"],
+            &["a+/", "a/b+/", "a/b/f=1", "a/b-x=2", "a/n/", "a/n/m/", "a/n/m/f=3", "a/o+/", "z/g=4"],
+        );
+        let layout = Layout::new(&plan).unwrap();
+        let slots: Vec<_> = layout.slots.iter().map(|slot| (slot.path.to_string(), slot.stages)).collect();
+        // The root is only the way to directories that stand: it is not opened at all.
+        let expected = [("/a", true), ("/a/b", true), ("/a/o", false), ("/z", true)];
+        assert_eq!(slots, expected.map(|(path, stages)| (path.to_owned(), stages)));
+        let places: Vec<_> = (0..plan.entries.len()).map(|index| layout.place(index)).collect();
+        use Place::{Existing, In, Under};
+        let expected = [Existing(0), Existing(1), In(1), In(0), In(0), Under(4), Under(5), Existing(2), In(3)];
+        assert_eq!(places, expected);
+        assert_eq!((layout.slot(6), layout.slot(8)), (0, 3));
+        assert_eq!(layout.topmost_staging(&[0, 0, 0, 1]), [0, 3]);
+        assert_eq!(layout.topmost_staging(&[0, 1, 0, 2]), [0, 1, 3], "another mount is not led to");
+    }
+
+    #[test]
+    fn only_where_names_are_made_is_a_place_to_make_names() {
+        let plan = plan(&["", "etc/net"], &["etc+/", "etc/net/f=1"]);
+        let layout = Layout::new(&plan).unwrap();
+        assert_eq!(layout.slots.len(), 2);
+        assert_eq!(layout.topmost_staging(&[0, 0]), [1], "metadata of /etc alone opens nothing in it");
+    }
+
+    #[test]
+    fn an_unbound_directory_is_told() {
+        let plan = plan(&["a"], &["a/f=1", "b/f=1"]);
+        assert_eq!(Layout::new(&plan).unwrap_err().0, path("b/f"));
+    }
+
+    #[test]
+    fn the_lowest_of_equal_contents_leads() {
+        let plan = plan(&[""], &["a=x", "b=", "c=y", "d=x", "e=x", "f=y"]);
+        let layout = Layout::new(&plan).unwrap();
+        let leaders: Vec<_> = (0..6).map(|index| layout.leader(index)).collect();
+        assert_eq!(leaders, [Some(0), None, Some(2), Some(0), Some(0), Some(2)]);
+        assert_eq!(layout.contents(), 2);
+    }
+
+    #[test]
+    fn sensitive_names_are_covered_unless_the_plan_holds_them() {
+        let plan = plan(&["", "etc"], &["etc/cron.d/", "etc/cron.d/x=1", "etc/hosts=1"]);
+        let names: Vec<&[u8]> = sensitive(&plan, &plan.anchors[1].path).collect();
+        assert!(names.contains(&&b"shadow"[..]) && names.contains(&&b"sudoers.d"[..]));
+        assert!(!names.contains(&&b"cron.d"[..]), "the plan writes in it");
+        assert!(!names.iter().any(|name| name.starts_with(b"usr")));
+        let root: Vec<&[u8]> = sensitive(&plan, &plan.anchors[0].path).collect();
+        assert!(root.contains(&&b"usr/bin"[..]) && root.contains(&&b"etc/shadow"[..]));
+        let inside = path("etc/pam.d/x");
+        assert_eq!(sensitive(&plan, &inside).count(), 0);
+    }
 }

@@ -112,7 +112,7 @@ pub fn spawn_taken_over(job: &Job<'_>, act: impl FnOnce(&[OwnedFd]) -> i32) -> i
     sys::fork(|| {
         let caged = Layout::new(job.plan).map_err(WriterError::from).and_then(|layout| {
             let view = view::build(job, &layout, &[])?;
-            close_cage(&view, open_files(&layout), job.layers)?;
+            close_cage(&layout, &view, open_files(&layout), job.layers)?;
             Ok(view.dirs)
         });
         caged.map_or(250, |dirs| act(&dirs))
@@ -166,7 +166,7 @@ fn settle<'j>(
     setrlimit(Resource::Nofile, limit).map_err(own("raise the number of open files"))?;
     let keep = [talk.socket().as_raw_fd(), content.as_raw_fd()];
     let mut view = view::build(job, layout, &keep)?;
-    let enforced = close_cage(&view, most, job.layers)?;
+    let enforced = close_cage(layout, &view, most, job.layers)?;
     let covered = view.covered;
     view.tops.clear();
     let uncovered = std::mem::take(&mut view.uncovered);
@@ -181,8 +181,16 @@ fn open_files(layout: &Layout<'_>) -> u64 {
     layout.slots.len() as u64 * 3 + 2 * 2 * 2048 + 256
 }
 
-fn close_cage(view: &view::View, open_files: u64, layers: Layers) -> Result<Enforced, WriterError> {
-    let rules = view.tops.iter().map(|top| Rule { dir: top.as_fd(), access: Access::Write });
+/// Names can be made where the plan makes names, and nowhere else in the view.
+fn close_cage(
+    layout: &Layout<'_>,
+    view: &view::View,
+    open_files: u64,
+    layers: Layers,
+) -> Result<Enforced, WriterError> {
+    let places = layout.topmost_staging(&view.top_of);
+    let rules = places.iter().filter_map(|slot| view.dirs.get(*slot));
+    let rules = rules.map(|dir| Rule { dir: dir.as_fd(), access: Access::Write });
     let cage = Cage {
         who: Who::Root,
         keep: WRITER_CAPS,

@@ -227,7 +227,8 @@ impl<'j> Staging<'j> {
             .map_err(WriterError::entry(&from.path, "read"))?;
         let file = self.create(index, entry)?;
         let mut out = Output { file: file.as_fd(), sparse, at: 0, end: 0 };
-        let mut buffer = vec![0u8; 64 * 1024];
+        let size = usize::try_from(entry.node.content_len()).unwrap_or(usize::MAX);
+        let mut buffer = vec![0u8; size.clamp(1, 64 * 1024)];
         loop {
             let read = rustix::io::retry_on_intr(|| rustix::io::pread(&source, &mut buffer[..], out.at))
                 .map_err(WriterError::entry(&from.path, "read"))?;

@@ -33,7 +33,7 @@ const NOT_A_ROOT: &str = "leave the host's root, which must be a mount of its ow
 pub(super) struct View {
     /// The directories of the layout's slots, in its order, open for reading.
     pub dirs: Vec<OwnedFd>,
-    /// The topmost of them: what Landlock allows.
+    /// The topmost of them on each mount.
     pub tops: Vec<OwnedFd>,
     /// For each slot, its index in `tops`: names can be linked within one only.
     pub top_of: Vec<usize>,

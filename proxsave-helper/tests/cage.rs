@@ -437,3 +437,24 @@ fn a_landlock_domain_alone_leaves_reading_to_its_directories() {
     let mut child = sys::fork(|| if cage::enter(&cage, Layers::ONLY_LANDLOCK).is_ok() { act() } else { 250 }).unwrap();
     assert_eq!(child.wait().unwrap(), Exit::Code(EACCES));
 }
+
+#[test]
+fn sensitive_names_below_the_root_are_covered_or_named() {
+    let tmp = tempfile::tempdir().unwrap();
+    let root = tmp.path();
+    for dir in ["usr/bin", "etc/ssh", "etc/cron.d", "boot"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    std::os::unix::fs::symlink("usr/bin", root.join("bin")).unwrap();
+    fs::write(root.join("etc/shadow"), "s").unwrap();
+    let plan =
+        plan(root, vec![(path("opt/new"), file(b"x", meta(0o644))), (path("etc/cron.d/job"), file(b"y", meta(0o644)))]);
+    let mut running = start(root, &plan, Layers::ALL, Duration::from_secs(20));
+    running.feed(&stream(&plan, &[("opt/new", b"x"), ("etc/cron.d/job", b"y")]));
+    running.staged().unwrap();
+    // usr/bin, etc/ssh, etc/shadow, boot; etc/cron.d is the plan's. A link is covered where the kernel does that.
+    assert_eq!(running.covered as usize + running.uncovered.len(), 5, "{:?}", running.uncovered);
+    assert!(running.uncovered.iter().all(|text| text.starts_with("bin ")), "{:?}", running.uncovered);
+    assert_eq!(running.commit().phase, Phase::Done);
+    assert!(root.join("opt/new").exists() && root.join("etc/cron.d/job").exists());
+}

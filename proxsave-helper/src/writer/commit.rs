@@ -269,3 +269,92 @@ fn kind(stat: &Statx) -> Kind {
         _ => Kind::Special,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proxsave_proto::Digest;
+    use proxsave_proto::digest::Timestamp;
+    use std::fs::{self, File};
+
+    fn before(stat: &Statx) -> Present {
+        let (dev, ino) = id(stat);
+        let mtime = Timestamp { secs: stat.stx_mtime.tv_sec, nanos: stat.stx_mtime.tv_nsec };
+        let ctime = Timestamp { secs: stat.stx_ctime.tv_sec, nanos: stat.stx_ctime.tv_nsec };
+        Present {
+            kind: kind(stat),
+            mode: stat.stx_mode & 0o7777,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            size: stat.stx_size,
+            mtime,
+            ctime,
+            dev,
+            ino,
+            nlink: 1,
+            sha256: None,
+            link: None,
+            xattrs: Digest::of(b""),
+        }
+    }
+
+    fn place() -> (tempfile::TempDir, File, File) {
+        let tmp = tempfile::tempdir().unwrap();
+        for dir in ["live", "stage"] {
+            fs::create_dir(tmp.path().join(dir)).unwrap();
+        }
+        fs::write(tmp.path().join("live/name"), "old").unwrap();
+        fs::write(tmp.path().join("stage/0"), "new").unwrap();
+        let open = |dir| File::open(tmp.path().join(dir)).unwrap();
+        let (live, stage) = (open("live"), open("stage"));
+        (tmp, live, stage)
+    }
+
+    #[test]
+    fn what_is_displaced_must_be_what_the_plan_knew() {
+        let (tmp, live, stage) = place();
+        let read = |name: &str| fs::read_to_string(tmp.path().join(name)).unwrap();
+        let stat = look(live.as_fd(), b"name").unwrap().unwrap();
+        let mut expected = before(&stat);
+        expected.ino += 1;
+        assert!(replace(stage.as_fd(), b"0", live.as_fd(), b"name", &expected).is_err());
+        assert_eq!((read("live/name"), read("stage/0")), ("old".to_owned(), "new".to_owned()));
+        replace(stage.as_fd(), b"0", live.as_fd(), b"name", &before(&stat)).unwrap();
+        assert_eq!((read("live/name"), read("stage/0")), ("new".to_owned(), "old".to_owned()));
+    }
+
+    #[test]
+    fn what_appeared_meanwhile_is_not_replaced() {
+        let (tmp, live, stage) = place();
+        assert!(appear(stage.as_fd(), b"0", live.as_fd(), b"name").is_err());
+        assert_eq!(fs::read_to_string(tmp.path().join("live/name")).unwrap(), "old");
+        appear(stage.as_fd(), b"0", live.as_fd(), b"other").unwrap();
+        assert_eq!(fs::read_to_string(tmp.path().join("live/other")).unwrap(), "new");
+    }
+
+    #[test]
+    fn every_difference_is_seen() {
+        let (tmp, live, _stage) = place();
+        let stat = || look(live.as_fd(), b"name").unwrap();
+        let known = before(&stat().unwrap());
+        assert_eq!(differs(Some(&known), stat().as_ref(), true), None);
+        assert!(differs(None, stat().as_ref(), true).is_some() && differs(Some(&known), None, true).is_some());
+        let other = |change: fn(&mut Present)| {
+            let mut other = known.clone();
+            change(&mut other);
+            differs(Some(&other), stat().as_ref(), true)
+        };
+        let changes: [fn(&mut Present); 6] = [
+            |p| p.ino += 1,
+            |p| p.dev += 1,
+            |p| p.size += 1,
+            |p| p.kind = Kind::Symlink,
+            |p| p.mtime.nanos ^= 1,
+            |p| p.ctime.nanos ^= 1,
+        ];
+        assert!(changes.into_iter().all(|change| other(change).is_some()));
+        // Another name of the same file was put in place a moment ago: its change time says nothing.
+        fs::hard_link(tmp.path().join("live/name"), tmp.path().join("live/second")).unwrap();
+        assert_eq!(differs(Some(&known), stat().as_ref(), false), None);
+    }
+}

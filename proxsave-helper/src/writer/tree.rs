@@ -74,3 +74,31 @@ impl Level {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_tree_goes_and_nothing_beside_it() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = tmp.path();
+        fs::create_dir_all(root.join("kept/inner")).unwrap();
+        fs::write(root.join("kept/inner/file"), "kept").unwrap();
+        fs::create_dir_all(root.join("gone/a/b/c")).unwrap();
+        fs::create_dir_all(root.join(format!("gone/deep/{}", "d/".repeat(300)))).unwrap();
+        fs::write(root.join("gone/a/file"), "x").unwrap();
+        symlink("../kept", root.join("gone/link")).unwrap();
+        symlink("/", root.join("gone/a/b/root")).unwrap();
+        let dir = File::open(root).unwrap();
+        remove_tree(dir.as_fd(), b"gone").unwrap();
+        remove_tree(dir.as_fd(), b"gone").unwrap();
+        assert!(!root.join("gone").exists());
+        assert_eq!(fs::read(root.join("kept/inner/file")).unwrap(), b"kept");
+        symlink("kept", root.join("link")).unwrap();
+        remove_tree(dir.as_fd(), b"link").unwrap();
+        assert!(fs::symlink_metadata(root.join("link")).is_err() && root.join("kept/inner").exists());
+    }
+}

@@ -39,6 +39,15 @@ pub enum OpenError {
         /// Why.
         error: io::Error,
     },
+    /// No right to read it.
+    #[error(
+        "the backup {path} may not be read by this user (ProxSave makes backups for root's group only): \
+        let a user that may read it run this, or copy it and give the copy to this user"
+    )]
+    Denied {
+        /// Safe to print.
+        path: String,
+    },
     /// Its bundle is there instead.
     #[error("{path} is not there, but its bundle is: name {path}.bundle.tar")]
     OnlyBundle {
@@ -144,8 +153,11 @@ fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Fil
     }
 }
 
-/// The error for a file that cannot be opened: with a hint when its bundle is there.
-fn not_there(path: &Path, error: io::Error) -> OpenError {
+/// The error for a file that cannot be opened: with a hint where there is one.
+pub(super) fn not_there(path: &Path, error: io::Error) -> OpenError {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return OpenError::Denied { path: shown(path) };
+    }
     if error.kind() == io::ErrorKind::NotFound {
         let mut bundle = PathBuf::from(path).into_os_string();
         bundle.push(".bundle.tar");

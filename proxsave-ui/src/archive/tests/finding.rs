@@ -3,7 +3,8 @@
 use super::InProcess;
 use crate::archive::{Found, NoteKind, OpenError, Place, SearchLimits, TimeSource, discover, open};
 use proxsave_proto::Digest;
-use std::os::unix::fs::symlink;
+use std::fs::File;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 struct Directory(tempfile::TempDir);
@@ -167,6 +168,22 @@ fn what_cannot_be_opened_says_why() {
     directory.file("b-backup-20260720-031500.tar.xz.bundle.tar", b"x");
     let bundled = directory.path("b-backup-20260720-031500.tar.xz");
     assert!(matches!(open(&bundled, &mut InProcess), Err(OpenError::OnlyBundle { .. })));
+}
+
+#[test]
+fn a_file_of_another_user_says_what_to_do() {
+    let directory = Directory::new();
+    let archive = directory.backup("", "a", 1);
+    std::fs::set_permissions(&archive, std::fs::Permissions::from_mode(0)).unwrap();
+    if File::open(&archive).is_ok() {
+        // root reads everything: the error itself has to do.
+        let error = open::not_there(&archive, std::io::ErrorKind::PermissionDenied.into());
+        assert!(matches!(error, OpenError::Denied { .. }));
+        return;
+    }
+    assert!(matches!(open(&archive, &mut InProcess), Err(OpenError::Denied { .. })));
+    let found = directory.search();
+    assert!(found.bad.len() == 1 && found.bad[0].reason.contains("copy it"), "{found:?}");
 }
 
 #[test]

@@ -266,6 +266,10 @@ fn places(dirs: &[PathBuf]) -> Vec<Place> {
 struct Asking<'a>(&'a mut Dialogue);
 
 impl AskSecret for Asking<'_> {
+    fn can_ask(&self) -> bool {
+        self.0.can_ask()
+    }
+
     fn ask(&mut self, question: &crate::secrets::Question) -> io::Result<Option<SecretString>> {
         if !self.0.can_ask() {
             return Ok(None);

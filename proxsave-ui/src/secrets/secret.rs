@@ -89,6 +89,9 @@ pub enum Question {
 
 /// Asks a person, without echo.
 pub trait AskSecret {
+    /// Whether there is somebody to ask. What is said afterwards differs: a secret is missing, or the person cancelled.
+    fn can_ask(&self) -> bool;
+
     /// Asks; `None` when the person cancels or there is nobody to ask.
     ///
     /// # Errors
@@ -98,6 +101,10 @@ pub trait AskSecret {
 
 /// Nobody to ask: every question is cancelled.
 impl AskSecret for () {
+    fn can_ask(&self) -> bool {
+        false
+    }
+
     fn ask(&mut self, _: &Question) -> std::io::Result<Option<SecretString>> {
         Ok(None)
     }

@@ -33,6 +33,10 @@ impl Person {
 }
 
 impl AskSecret for Person {
+    fn can_ask(&self) -> bool {
+        true
+    }
+
     fn ask(&mut self, question: &Question) -> io::Result<Option<SecretString>> {
         self.asked.push(question.clone());
         Ok(self.answers.pop().expect("asked more often than expected").map(SecretString::from))
@@ -277,6 +281,9 @@ fn a_wrong_answer_is_asked_again_three_times() {
     let mut person = Person::with(&[Some("a"), Some("b"), Some("c")]);
     let result = Unlock::new(Vec::new(), Some(SALT), &mut person).unwrap(stanzas());
     assert!(matches!(result, Err(UnlockError::Wrong(_))));
+    let mut person = Person::with(&[None]);
+    let result = Unlock::new(Vec::new(), Some(SALT), &mut person).unwrap(stanzas());
+    assert!(matches!(result, Err(UnlockError::Cancelled)), "a person who cancels at once");
     let mut person = Person::with(&[Some("a"), None]);
     let result = Unlock::new(Vec::new(), Some(SALT), &mut person).unwrap(stanzas());
     assert!(matches!(result, Err(UnlockError::Cancelled)));

@@ -23,7 +23,7 @@ pub struct Unlock<'a> {
 /// Why a backup was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum UnlockError {
-    /// No secret, and nobody to ask (or who cancelled).
+    /// No secret, and nobody to ask.
     #[error("the backup is encrypted for {0}; give its secret with --identity FILE or --passphrase-file FILE")]
     NoSecret(StanzaKinds),
     /// All secrets were tried.
@@ -84,15 +84,14 @@ impl<'a> Unlock<'a> {
         if kinds.x25519 == 0 && !kinds.passphrase {
             return Err(if tried { UnlockError::Wrong(kinds) } else { UnlockError::NeedsKey(kinds) });
         }
+        if !self.ask.can_ask() {
+            return Err(if tried { UnlockError::Wrong(kinds) } else { UnlockError::NoSecret(kinds) });
+        }
         let mut again = tried.then(|| "The given secret does not open this backup.".to_owned());
         for attempt in 1..=MAX_ATTEMPTS {
             let question = Question::Backup { attempt, of: MAX_ATTEMPTS, again: again.take() };
             let Some(answer) = self.ask.ask(&question).map_err(UnlockError::Ask)? else {
-                return Err(match (attempt, tried) {
-                    (1, false) => UnlockError::NoSecret(kinds),
-                    (1, true) => UnlockError::Wrong(kinds),
-                    _ => UnlockError::Cancelled,
-                });
+                return Err(UnlockError::Cancelled);
             };
             let secret =
                 match Secret::read(answer.expose_secret().as_bytes(), Expected::Any, "the prompt", &[], &mut ()) {

@@ -35,7 +35,6 @@ pub struct Reading {
 }
 
 /// Whether a progress callback goes on.
-#[must_use]
 pub fn go_on() -> ControlFlow<()> {
     if interrupt::raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }

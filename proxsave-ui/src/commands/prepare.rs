@@ -29,7 +29,7 @@ impl Host {
         match (stated, session) {
             (Some(roles), _) => Self { roles, evidence: vec!["stated with --host-role".to_owned()] },
             (None, Some(session)) => {
-                Self { roles: session.hello.host.roles, evidence: session.hello.host.evidence.clone() }
+                Self { roles: session.hello().host.roles, evidence: session.hello().host.evidence.clone() }
             }
             (None, None) => Self::seen(),
         }
@@ -191,7 +191,7 @@ impl Context {
         selection: &Selection,
         session: Option<&Session>,
     ) -> Result<Planned, Failure> {
-        let granted = session.map(|session| session.hello.granted.as_slice());
+        let granted = session.map(|session| session.hello().granted.as_slice());
         let draft = Draft::new(&reading.index, selection, granted)?;
         let targets: Vec<Option<Target>> = match session {
             Some(session) => {

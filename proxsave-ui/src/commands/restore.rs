@@ -51,8 +51,8 @@ pub fn restore(context: &mut Context, args: &RestoreArgs, reach: Reach) -> Resul
     let session = Session::open(reach)?;
     context.debug(format!(
         "helper {}, sandbox: {}",
-        proxsave_proto::escape::escape(session.hello.version.as_bytes()),
-        proxsave_proto::escape::escape(session.hello.sandbox.as_bytes())
+        proxsave_proto::escape::escape(session.hello().version.as_bytes()),
+        proxsave_proto::escape::escape(session.hello().sandbox.as_bytes())
     ));
     match file {
         Some(file) => {
@@ -160,9 +160,9 @@ fn review(
     if !args.json || context.dialogue.can_ask() {
         let head = format!(
             "Into {}, as {}:",
-            proxsave_proto::escape::escape(&session.hello.root),
-            session.hello.caller.name.as_deref().map_or_else(
-                || session.hello.caller.uid.to_string(),
+            proxsave_proto::escape::escape(&session.hello().root),
+            session.hello().caller.name.as_deref().map_or_else(
+                || session.hello().caller.uid.to_string(),
                 |name| proxsave_proto::escape::escape(name.as_bytes())
             )
         );
@@ -176,7 +176,7 @@ fn review(
         let export_dir = match (&args.export_dir, prepared.exports.is_empty()) {
             (_, true) => None,
             (Some(dir), false) => {
-                ExportDir::check(dir, &session.hello.root, Some(prepared.plan.plan()))?;
+                ExportDir::check(dir, &session.hello().root, Some(prepared.plan.plan()))?;
                 Some(dir.clone())
             }
             (None, false) => match ask_export_dir(context, prepared, session, back)? {
@@ -214,7 +214,7 @@ fn ask_export_dir(
             context.dialogue.line(question, "a directory of yours, made if missing; Enter for ./proxsave-export")?;
         let Answer::Is(text) = answer else { return Ok(None) };
         let dir = PathBuf::from(if text.is_empty() { "./proxsave-export" } else { text.as_str() });
-        match ExportDir::check(&dir, &session.hello.root, Some(prepared.plan.plan())) {
+        match ExportDir::check(&dir, &session.hello().root, Some(prepared.plan.plan())) {
             Ok(()) => return Ok(Some(dir)),
             Err(error) => context.dialogue.say(error.to_string()),
         }
@@ -223,5 +223,5 @@ fn ask_export_dir(
 
 /// Makes the fresh directory for an export.
 fn export_place(dir: &Path, session: &Session, plan: &ValidPlan) -> Result<ExportDir, Failure> {
-    Ok(ExportDir::create(dir, &text::stamp(), &session.hello.root, Some(plan.plan()))?)
+    Ok(ExportDir::create(dir, &text::stamp(), &session.hello().root, Some(plan.plan()))?)
 }

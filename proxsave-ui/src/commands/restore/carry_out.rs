@@ -35,7 +35,7 @@ pub(super) fn run(
 ) -> Result<Ending, Failure> {
     let writes = !prepared.plan.plan().entries.is_empty();
     if writes {
-        match session.submit(&prepared.plan, ending.dry_run)? {
+        match session.client().submit(&prepared.plan, ending.dry_run)? {
             Verdict::Refused(reasons) => {
                 let lines: Vec<String> =
                     reasons.iter().map(|reason| format!("\n  {}", escaped(&reason.to_string()))).collect();
@@ -43,16 +43,12 @@ pub(super) fn run(
                 return Err(Failure::new(Exit::Refused, text));
             }
             Verdict::Approved(approval) => {
-                if approval.plan_hash != prepared.plan.hash() {
-                    let _ = session.cancel();
-                    return Err(Failure::new(Exit::Refused, "the helper approved another plan than was submitted"));
-                }
                 ending.dropped = approval.dropped_privileges;
             }
         }
     }
     if ending.dry_run {
-        ending.helper = if writes { Some(session.settle()?) } else { None };
+        ending.helper = if writes { Some(session.settle(&mut |_| {})?) } else { None };
         return Ok(ending);
     }
     match transfer(context, reading, session, prepared, export_dir, writes, &mut ending) {
@@ -99,7 +95,7 @@ fn transfer(
         None => None,
     };
     let routes = Routes::new(&needed, plan.entries.len(), exporter.as_ref());
-    let to = if writes { Some(session.stream()?) } else { None };
+    let to = if writes { Some(session.client().stream()?) } else { None };
     if routes.is_empty() {
         drop(to);
     } else {
@@ -116,28 +112,25 @@ fn transfer(
     if interrupt::raised() {
         return Err(Failure::stopped());
     }
-    session.commit()?;
-    context.debug("committed; nothing stops it now");
-    // From here on the names are put in place; stopping half way would help nobody, so it is waited out.
-    ending.helper = Some(session.settle()?);
+    session.client().commit()?;
+    context.debug("committed; from here on it is waited out");
+    // Names are put in place now; stopping half way would help nobody.
+    let mut bar = Bar::begin("Putting in place", None);
+    ending.helper = Some(session.settle(&mut |news| bar.set(news.bytes, news.entries))?);
     Ok(())
 }
 
 /// Waits until the transaction is in a phase, showing how far it is.
 fn wait_for(session: &Session, phase: Phase, what: &'static str, prepared: &Prepared) -> Result<(), Failure> {
     let mut bar = Bar::begin(what, Some(prepared.plan.content_len()));
-    let mut seq = 0;
-    loop {
-        let news = session.progress(seq)?;
-        bar.set(news.bytes, news.entries);
-        if news.phase == phase {
-            return Ok(());
-        }
-        if news.phase.is_over() {
+    let news = session.wait(Some(phase), &mut |news| bar.set(news.bytes, news.entries))?;
+    match news.phase {
+        reached if reached == phase => Ok(()),
+        Phase::Cancelled => Err(Failure::stopped()),
+        _ => {
             let why = news.error.map_or_else(|| "it does not say why".to_owned(), |error| escaped(&error));
-            return Err(Failure::new(Exit::Failed, format!("the helper gave up: {why}")));
+            Err(Failure::new(Exit::Failed, format!("the helper gave up: {why}")))
         }
-        seq = news.seq;
     }
 }
 
@@ -184,7 +177,7 @@ fn move_contents(
             std::thread::sleep(std::time::Duration::from_millis(if total < 1 << 20 { 2 } else { 50 }));
             // A helper that stalls is found out by itself; Ctrl-C must not wait for that.
             if watched.is_none() && helper && interrupt::raised() {
-                watched = Some(session.cancel().err());
+                watched = Some(session.client().cancel().err());
             }
         }
         (extract.join(), pump.join(), watched)
@@ -210,9 +203,9 @@ fn move_contents(
 
 /// The helper knows why it took no more.
 fn closed_by_helper(session: &Session) -> Failure {
-    let why = match session.progress(0) {
+    let why = match session.client().progress(0) {
         Ok(news) => news.error.map_or_else(|| "it does not say why".to_owned(), |error| escaped(&error)),
-        Err(failure) => failure.text,
+        Err(error) => error.to_string(),
     };
     Failure::new(Exit::Failed, format!("the helper stopped taking contents: {why}"))
 }

@@ -248,11 +248,8 @@ where
             if stop.is_some_and(|stop| stop()) {
                 return Err(ClientError::Stopped);
             }
-            match tokio::time::timeout(TICK, &mut answer).await {
-                Ok(answer) => {
-                    return answer.map_err(|error| ClientError::rpc(name, limit, error))?.map_err(ClientError::Call);
-                }
-                Err(_) => {}
+            if let Ok(answer) = tokio::time::timeout(TICK, &mut answer).await {
+                return answer.map_err(|error| ClientError::rpc(name, limit, error))?.map_err(ClientError::Call);
             }
         }
     })

@@ -226,12 +226,15 @@ impl Broker<'_> {
     /// Works until the session is over.
     fn serve(&mut self) -> Result<(), Fatal> {
         loop {
-            if self.ending.is_some() {
+            if let Some(ending) = &self.ending {
                 // Only a commit that has begun is waited for.
                 if !self.state.outlives_front_end() {
                     return Ok(());
                 }
-                if let Some(gate) = self.gate.take() {
+                // A front-end that did nothing wrong is told how it goes on.
+                if !matches!(ending, Ending::Signal)
+                    && let Some(gate) = self.gate.take()
+                {
                     gate.end();
                 }
             }

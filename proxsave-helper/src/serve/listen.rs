@@ -25,7 +25,7 @@ const MAX_SESSIONS: usize = 16;
 /// # Errors
 /// When the socket cannot be made, or the kernel refuses something on the way.
 pub fn listen(path: &Path, settings: &Settings) -> Result<i32, ServeError> {
-    let opened = Opened::open(settings)?;
+    let opened = Opened::open(settings, Via::Listen)?;
     let socket = Socket::bind(path, settings.for_user)?;
     tell(&format!("listening on {}", proxsave_proto::escape::escape(path.as_os_str().as_encoded_bytes())));
     let mut sessions: Vec<Child> = Vec::new();

@@ -89,7 +89,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(settings: &Settings) -> Result<Self, ServeError> {
+    fn open(settings: &Settings, via: Via) -> Result<Self, ServeError> {
         if !rustix::process::geteuid().is_root() || !rustix::process::getuid().is_root() {
             return Err(ServeError::NotRoot);
         }
@@ -100,7 +100,8 @@ impl Opened {
         let mut root = Root::open(&settings.root).map_err(|error| ServeError::path("--root", &settings.root, error))?;
         root.guard(rustix::fd::AsFd::as_fd(&state))
             .map_err(|error| ServeError::path("--state", &settings.state, error))?;
-        let signals = EndSignals::hold().map_err(|error| ServeError::System("hold back signals", error))?;
+        let signals =
+            EndSignals::hold(via == Via::Listen).map_err(|error| ServeError::System("hold back signals", error))?;
         Ok(Self { root, state, signals })
     }
 }

@@ -23,7 +23,7 @@ pub fn stdio(settings: &Settings) -> Result<i32, ServeError> {
     check_socket(&front_end)?;
     let caller = Caller::of(&front_end).map_err(|error| ServeError::System("ask who is at descriptor 0", error))?;
     check_launcher(&caller)?;
-    let opened = Opened::open(settings)?;
+    let opened = Opened::open(settings, Via::Stdio)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(moved)?;
     rustix::stdio::dup2_stdin(&null).map_err(moved)?;
     drop(null);

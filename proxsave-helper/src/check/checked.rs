@@ -116,12 +116,16 @@ impl CheckedPlan {
         effective.mode != meta.mode || effective.xattrs().count() != meta.xattrs.len()
     }
 
-    /// Hard links must lead to a file on the same mount: the kernel links within one only.
+    /// Hard links must lead to a file on the same mount and device: the kernel links within one only (and btrfs
+    /// within one subvolume, which has a device number of its own).
     pub(super) fn check_hard_links(&self, refusals: &mut Refusals) {
+        let place = |path| {
+            let id = self.anchor_of(path).and_then(|index| self.anchors.get(index))?.id();
+            Some((id.mount, id.dev))
+        };
         for entry in self.entries() {
             let Node::Hardlink { to } = &entry.node else { continue };
-            let mount = |path| self.anchor_of(path).and_then(|index| self.anchors.get(index)).map(|dir| dir.id().mount);
-            if mount(&entry.path) != mount(to) {
+            if place(&entry.path) != place(to) {
                 let text = format!("a hard link cannot lead to {to}, which is on another mount");
                 refusals.push(Some(&entry.path), Why::Unsupported(text));
             }

@@ -16,6 +16,9 @@ const MAX_HELD: usize = 32;
 /// How often a file that changes while it is examined is examined again.
 const CHANGE_RETRIES: usize = 3;
 
+/// A target is told as it is: links are not followed, and nothing is mounted by looking.
+const LEAF: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
+
 /// Looks at targets, holding the directories that lead to the last one, so that sorted targets need one walk for
 /// each directory. Keep one for a batch, not longer: what it holds is not looked up again.
 #[derive(Debug)]
@@ -155,7 +158,7 @@ impl<'r> Walk<'r> {
             return Err(failed(io::Error::other("its directory is not open")));
         };
         for _ in 0..CHANGE_RETRIES {
-            let stat = match rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted()) {
+            let stat = match rustix::fs::statx(dir, name, LEAF, wanted()) {
                 Ok(stat) => stat,
                 Err(Errno::NOENT) => return Ok(Seen::absent(anchor)),
                 Err(error) => return Err(failed(error.into())),
@@ -248,7 +251,7 @@ fn examine(
                 Err(Errno::INVAL | Errno::NOENT) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
-            let again = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted());
+            let again = rustix::fs::statx(dir, name, LEAF, wanted());
             let same = again.is_ok_and(|again| dir_id(&again) == id && time(again.stx_ctime) == present.ctime);
             return Ok(same.then_some(present));
         }

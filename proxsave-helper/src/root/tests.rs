@@ -1,7 +1,7 @@
 //! Looking at real trees: kinds, odd names, links, mounts, races.
 
 use super::testing::{Tree, blocked, full, look, own_mounts, path};
-use super::{OpenError, Walk};
+use super::{OpenError, Presence, Walk};
 use proxsave_proto::plan::Xattr;
 use proxsave_proto::state::{Blocked, Kind, Target};
 use proxsave_proto::{Digest, RelPath};
@@ -121,6 +121,34 @@ fn guarded_paths_are_refused_by_name() {
     for name in ["etc/pve", "etc/pve/storage.cfg", "var/lib/proxsave/audit.jsonl", "proc/1/mem"] {
         assert_eq!(blocked(&root, name), Some(Blocked::Guarded), "{name}");
         assert!(matches!(root.open_dir(&path(name)), Err(OpenError::Blocked(Blocked::Guarded))), "{name}");
+    }
+}
+
+#[test]
+fn the_machines_own_root_is_a_root() {
+    let root = super::Root::open(std::path::Path::new("/")).unwrap();
+    assert_eq!(root.path(), b"/");
+    assert!(look(&root, &path("etc/passwd"), None).target.present().is_some());
+    assert_eq!(look(&root, &path("usr"), None).target.anchor().unwrap().depth, 0);
+    assert_eq!(blocked(&root, "dev/null"), Some(Blocked::Guarded));
+    assert!(root.open_dir(&RelPath::root()).is_ok());
+}
+
+#[test]
+fn whether_something_is_there_is_told_without_following() {
+    let tree = Tree::new(&["etc/pve/", "usr/bin/qm"]);
+    tree.link("nowhere", "usr/bin/pct");
+    tree.link("usr/bin", "bin");
+    let root = tree.root();
+    for (name, presence) in [
+        ("etc/pve", Presence::There),
+        ("usr/bin/qm", Presence::There),
+        ("usr/bin/pct", Presence::There),
+        ("usr/bin/qm/x", Presence::NotThere),
+        ("usr/sbin", Presence::NotThere),
+        ("bin/qm", Presence::BehindLink),
+    ] {
+        assert_eq!(root.presence(&path(name)).unwrap(), presence, "{name}");
     }
 }
 

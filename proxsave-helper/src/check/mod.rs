@@ -16,7 +16,7 @@ pub use state::recheck;
 use crate::root::{Root, RootError};
 use proxsave_proto::message::{ProbeItem, Refusal, Why};
 use proxsave_proto::state::{Blocked, Present, Target};
-use proxsave_proto::{CategoryId, Digest, RelPath, ValidPlan};
+use proxsave_proto::{CategoryId, RelPath, ValidPlan};
 
 /// The most reasons that are told of a refused plan; more say nothing new.
 pub const MAX_REFUSALS: usize = 1000;
@@ -44,18 +44,20 @@ impl Grants {
     }
 }
 
-/// What is known of files' contents. The prober is it (see [`crate::probe::Prober::contents`]), so that the broker
+/// What is known of the tree. The prober is it (see [`crate::probe::Prober::contents`]), so that the broker
 /// itself never reads a file of the tree.
 pub trait Contents {
-    /// Whether a file in exactly this state was seen to have content of this hash in this session.
-    fn knows(&self, present: &Present, sha256: Digest) -> bool;
+    /// Whether exactly this state, hashes included, was seen in this session, and had settled by then: what has the
+    /// same inode and change time now has the same attributes and content.
+    fn knows(&self, present: &Present) -> bool;
     /// Looks at each path anew, hashing where asked, and answers in order.
     fn look(&mut self, items: &[ProbeItem]) -> Vec<Target>;
 }
 
 /// Checks a plan against what the caller may do and against the live tree.
 ///
-/// A content that the plan binds is hashed anew, unless this session hashed it and the file is in the same state.
+/// Attributes and contents that the plan binds are hashed anew, unless this session hashed them and `stat` tells the
+/// same as then.
 ///
 /// # Errors
 /// Every reason found (at most [`MAX_REFUSALS`]), never just the first.

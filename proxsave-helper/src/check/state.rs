@@ -15,18 +15,17 @@ pub(super) fn check_entries(checked: &CheckedPlan, root: &Root, contents: &mut d
     let mut unhashed = Vec::new();
     let mut walk = Walk::new(root);
     for entry in standing_entries(checked) {
-        let seen = match walk.look(&entry.path, Detail::Full { hash_if_size: None }, &mut |_| true) {
+        let known = entry.before.as_ref().is_some_and(|before| contents.knows(before));
+        let (detail, scope) = if known { (Detail::Stat, Scope::Stat) } else { (FULL, Scope::Full) };
+        let seen = match walk.look(&entry.path, detail, &mut |_| true) {
             Ok(seen) => seen,
             Err(error) => {
                 refusals.failed(&error);
                 continue;
             }
         };
-        if let Some(present) = compare(checked, entry, &seen, Scope::Full, refusals)
-            && let Some(before) = entry.before.as_deref()
-            && let Some(sha256) = before.sha256
-            && !contents.knows(present, sha256)
-        {
+        let same = compare(checked, entry, &seen, scope, refusals);
+        if same && !known && entry.before.as_ref().is_some_and(|before| before.sha256.is_some()) {
             unhashed.push(entry);
         }
     }
@@ -54,9 +53,9 @@ pub fn recheck(checked: &CheckedPlan, root: &Root, contents: &mut dyn Contents) 
         let staged_in = is_anchor(checked, &entry.path);
         let (detail, scope) = match &entry.before {
             // Staging changed its times, so they prove nothing.
-            Some(_) if staged_in => (Detail::Full { hash_if_size: None }, Scope::StagedIn),
+            Some(_) if staged_in => (FULL, Scope::StagedIn),
             Some(before) if is_settled(before.ctime, checked.began) => (Detail::Stat, Scope::Stat),
-            _ => (Detail::Full { hash_if_size: None }, Scope::Full),
+            _ => (FULL, Scope::Full),
         };
         let seen = match walk.look(&entry.path, detail, &mut |_| true) {
             Ok(seen) => seen,
@@ -65,7 +64,7 @@ pub fn recheck(checked: &CheckedPlan, root: &Root, contents: &mut dyn Contents) 
                 continue;
             }
         };
-        let same = compare(checked, entry, &seen, scope, &mut refusals).is_some();
+        let same = compare(checked, entry, &seen, scope, &mut refusals);
         let hashed = entry.before.as_ref().is_some_and(|before| before.sha256.is_some());
         if same && hashed && scope == Scope::Full {
             unhashed.push(entry);
@@ -74,6 +73,9 @@ pub fn recheck(checked: &CheckedPlan, root: &Root, contents: &mut dyn Contents) 
     check_hashes(&unhashed, contents, &mut refusals);
     if refusals.0.is_empty() { Ok(()) } else { Err(refusals.0) }
 }
+
+/// All but the content.
+const FULL: Detail = Detail::Full { hash_if_size: None };
 
 /// How much of a state is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,23 +103,17 @@ fn is_anchor(checked: &CheckedPlan, path: &RelPath) -> bool {
     checked.plan().anchors.binary_search_by(|binding| binding.path.cmp(path)).is_ok()
 }
 
-/// Compares what was seen with what the plan says. Gives what is there when that is as planned.
-fn compare<'s>(
-    checked: &CheckedPlan,
-    entry: &Entry,
-    seen: &'s Seen,
-    scope: Scope,
-    refusals: &mut Refusals,
-) -> Option<&'s Present> {
+/// Compares what was seen with what the plan says.
+fn compare(checked: &CheckedPlan, entry: &Entry, seen: &Seen, scope: Scope, refusals: &mut Refusals) -> bool {
     let path = &entry.path;
     let changed = |refusals: &mut Refusals, text: String| {
         refusals.push(Some(path), Why::Changed(text));
-        None
+        false
     };
     let anchor = match &seen.target {
         Target::Blocked(blocked) => {
             refusals.blocked(path, *blocked);
-            return None;
+            return false;
         }
         Target::Absent(anchor) | Target::Present(anchor, _) => *anchor,
     };
@@ -127,8 +123,8 @@ fn compare<'s>(
     if bound.is_none_or(|b| DirId { dev: b.dev, ino: b.ino, mount: b.mount } != DirId::from(anchor)) {
         return changed(refusals, "its directory is another one now".to_owned());
     }
-    let present = match (&entry.before, seen.target.present()) {
-        (None, None) => return None,
+    match (&entry.before, seen.target.present()) {
+        (None, None) => return true,
         (None, Some(_)) => return changed(refusals, "nothing was there, something is now".to_owned()),
         (Some(_), None) => return changed(refusals, "it is gone".to_owned()),
         (Some(before), Some(present)) => {
@@ -136,20 +132,19 @@ fn compare<'s>(
             if !differences.is_empty() {
                 return changed(refusals, format!("different now: {}", differences.join(", ")));
             }
-            present
         }
-    };
+    }
     if seen.mount != anchor.mount && !is_anchor(checked, path) {
         let text = "a file system is mounted on it; its metadata cannot be set without writing in it".to_owned();
         refusals.push(Some(path), Why::Unsupported(text));
-        return None;
+        return false;
     }
     if seen.fixed {
         let text = "it is marked immutable or append-only (see lsattr)".to_owned();
         refusals.push(Some(path), Why::Unsupported(text));
-        return None;
+        return false;
     }
-    Some(present)
+    true
 }
 
 /// Names of the fields in which two states differ.

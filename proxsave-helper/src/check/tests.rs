@@ -211,7 +211,7 @@ fn a_known_content_is_not_hashed_again_and_an_unknown_one_is() {
     assert_eq!(here.looked, 1);
     struct Knows;
     impl super::Contents for Knows {
-        fn knows(&self, _: &proxsave_proto::state::Present, _: proxsave_proto::Digest) -> bool {
+        fn knows(&self, _: &proxsave_proto::state::Present) -> bool {
             true
         }
         fn look(&mut self, items: &[super::ProbeItem]) -> Vec<super::Target> {

@@ -1,7 +1,5 @@
-//! What this session hashed already, so that a check need not hash it again.
+//! What this session looked at already, so that a check need not look as closely again.
 
-use proxsave_proto::Digest;
-use proxsave_proto::digest::Timestamp;
 use proxsave_proto::state::{Present, Target};
 use sha2::Digest as _;
 use std::collections::HashSet;
@@ -10,10 +8,10 @@ use std::io;
 /// A change time this many seconds before a look shows every later change, whatever clock the file system uses
 /// (the coarsest tick is 10 ms; some file systems keep whole seconds).
 pub const SETTLED_SECS: i64 = 2;
-/// The most files that are remembered (16 bytes each); what does not fit is hashed again.
+/// The most states that are remembered (16 bytes each); what does not fit is looked at again.
 const MAX_KNOWN: usize = 2_000_000;
 
-/// Pairs of a file's state and the hash of its content that were seen in this session.
+/// Whole states, hashes included, that were seen in this session.
 #[derive(Debug)]
 pub struct Known {
     /// Random, so that nobody can make up two states that look alike here.
@@ -32,36 +30,27 @@ impl Known {
         Ok(Self { key, seen: HashSet::new() })
     }
 
-    /// Remembers what a look that began at `looked` (seconds since 1970) found, if it hashed something and the
-    /// file had not changed just before.
+    /// Remembers what a look that began at `looked` (seconds since 1970) found, unless it had changed just before.
     pub fn remember(&mut self, target: &Target, looked: i64) {
         if let Some(present) = target.present()
-            && let Some(sha256) = present.sha256
             && present.ctime.secs < looked.saturating_sub(SETTLED_SECS)
             && self.seen.len() < MAX_KNOWN
+            && let Some(token) = self.token(present)
         {
-            self.seen.insert(self.token(present, sha256));
+            self.seen.insert(token);
         }
     }
 
-    /// Whether a file in exactly this state was seen to have content of this hash.
+    /// Whether exactly this state was seen. Then what has the same inode and change time has the same attributes
+    /// and the same content.
     #[must_use]
-    pub fn holds(&self, present: &Present, sha256: Digest) -> bool {
-        self.seen.contains(&self.token(present, sha256))
+    pub fn holds(&self, present: &Present) -> bool {
+        self.token(present).is_some_and(|token| self.seen.contains(&token))
     }
 
-    fn token(&self, present: &Present, sha256: Digest) -> [u8; 16] {
-        let time = |time: Timestamp| [time.secs.to_le_bytes(), u64::from(time.nanos).to_le_bytes()].concat();
-        let mut hash = sha2::Sha256::new();
-        hash.update(self.key);
-        for number in [present.dev, present.ino, present.size] {
-            hash.update(number.to_le_bytes());
-        }
-        hash.update(time(present.mtime));
-        hash.update(time(present.ctime));
-        hash.update(sha256.0);
-        let whole: [u8; 32] = hash.finalize().into();
-        let (half, _) = whole.split_at(16);
-        half.try_into().unwrap_or_default()
+    fn token(&self, present: &Present) -> Option<[u8; 16]> {
+        let encoded = postcard::to_extend(present, self.key.to_vec()).ok()?;
+        let whole: [u8; 32] = sha2::Sha256::digest(&encoded).into();
+        whole.first_chunk().copied()
     }
 }

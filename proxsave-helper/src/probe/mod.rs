@@ -16,7 +16,6 @@ use crate::cage::{Enforced, Layers};
 use crate::check::{Contents, Grants};
 use crate::root::Root;
 use crate::sys;
-use proxsave_proto::Digest;
 use proxsave_proto::message::ProbeItem;
 use proxsave_proto::plan::guarded;
 use proxsave_proto::state::{Blocked, Present, Target};
@@ -29,7 +28,7 @@ use worker::{Batch, Said};
 /// How long a prober works.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A worker that says nothing for so long hangs. It says something at least for every 64 MiB it hashes.
+    /// A worker that says nothing for so long hangs. It says something at least for every 8 MiB it hashes.
     pub stall: Duration,
     /// After so long no more content of a batch is hashed; the states are still told, without hashes.
     pub hashing: Duration,
@@ -39,7 +38,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { stall: Duration::from_secs(5), hashing: Duration::from_secs(60), restarts: 8 }
+        Self { stall: Duration::from_secs(10), hashing: Duration::from_secs(60), restarts: 8 }
     }
 }
 
@@ -113,6 +112,8 @@ impl Prober {
         let looked = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
         let until = Instant::now() + self.limits.hashing;
         let mut answers: Vec<Target> = Vec::with_capacity(items.len());
+        // Answers come in bundles; after a worker failed, one by one, so that the item it fails on is known.
+        let mut bundled = true;
         while let Some(rest) = items.get(answers.len()..).filter(|rest| !rest.is_empty()) {
             if self.worker.is_none() {
                 if self.restarts >= self.limits.restarts {
@@ -123,10 +124,14 @@ impl Prober {
             }
             let Some(worker) = &mut self.worker else { break };
             let hashing = until.saturating_duration_since(Instant::now());
-            if worker.batch(rest, hashing, self.limits.stall, &mut answers).is_err() {
+            let batch = Batch { items: rest.to_vec(), hashing_ms: millis(hashing), bundled };
+            if worker.batch(batch, self.limits.stall, &mut answers).is_err() {
                 // It hung or died on the first item it did not answer.
                 self.worker = None;
-                answers.push(Target::Blocked(Blocked::Unreadable));
+                if !bundled {
+                    answers.push(Target::Blocked(Blocked::Unreadable));
+                }
+                bundled = false;
             }
         }
         answers.resize_with(items.len(), || Target::Blocked(Blocked::Unreadable));
@@ -143,8 +148,8 @@ struct Probing<'a> {
 }
 
 impl Contents for Probing<'_> {
-    fn knows(&self, present: &Present, sha256: Digest) -> bool {
-        self.prober.known.holds(present, sha256)
+    fn knows(&self, present: &Present) -> bool {
+        self.prober.known.holds(present)
     }
 
     fn look(&mut self, items: &[ProbeItem]) -> Vec<Target> {
@@ -166,15 +171,9 @@ impl Worker {
     }
 
     /// Asks for a batch and gathers the answers as they come.
-    fn batch(
-        &mut self,
-        items: &[ProbeItem],
-        hashing: Duration,
-        stall: Duration,
-        answers: &mut Vec<Target>,
-    ) -> Result<(), ProbeError> {
-        let hashing_ms = u64::try_from(hashing.as_millis()).unwrap_or(u64::MAX);
-        let mut sending = Sending::new(&Batch { items: items.to_vec(), hashing_ms }, MAX_ANSWER)?;
+    fn batch(&mut self, batch: Batch, stall: Duration, answers: &mut Vec<Target>) -> Result<(), ProbeError> {
+        let all = answers.len() + batch.items.len();
+        let mut sending = Sending::new(&batch, MAX_ANSWER)?;
         let deadline = Instant::now() + stall;
         while let Err(error) = sending.send(&self.socket) {
             if !error.would_block() {
@@ -182,10 +181,9 @@ impl Worker {
             }
             wait_for(&self.socket, PollFlags::OUT, deadline)?;
         }
-        let all = answers.len() + items.len();
         while answers.len() < all {
             match self.hear(Instant::now() + stall)? {
-                Said::Found(target) => answers.push(target),
+                Said::Found(targets) => answers.extend(targets.into_iter().take(all - answers.len())),
                 Said::Alive => {}
                 Said::Ready(_) | Said::Uncaged(_) => return Err(ChannelError::Gone.into()),
             }
@@ -214,6 +212,10 @@ impl Drop for Worker {
             std::mem::forget(child);
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Waits until a socket is ready, or fails at the deadline.

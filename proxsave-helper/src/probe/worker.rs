@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 
 /// Descriptors besides those it starts with: the directories a walk holds, and a file.
 const OPEN_FILES: u64 = 128;
+/// How many answers come at once.
+const BUNDLE: usize = 64;
 /// How many hashed bytes are worth a sign of life.
-const SIGN_OF_LIFE: u64 = 64 << 20;
+const SIGN_OF_LIFE: u64 = 8 << 20;
 
 /// What the broker asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -23,6 +25,8 @@ pub(super) struct Batch {
     pub items: Vec<ProbeItem>,
     /// How long content may be hashed, in milliseconds from now.
     pub hashing_ms: u64,
+    /// Whether several answers may come at once.
+    pub bundled: bool,
 }
 
 /// What the worker says.
@@ -32,8 +36,8 @@ pub(super) enum Said {
     Ready(Enforced),
     /// It could not be caged and ends.
     Uncaged(String),
-    /// The next item's answer.
-    Found(Target),
+    /// The next items' answers.
+    Found(Vec<Target>),
     /// It is still hashing.
     Alive,
 }
@@ -80,30 +84,41 @@ fn serve(socket: &OwnedFd, root: &Root) -> Result<(), ChannelError> {
         // A table that cannot be read again leaves the old one; the broker's check reads its own.
         let refreshed = root.refresh().is_ok();
         let mut walk = Walk::new(root);
-        for item in &batch.items {
-            let target =
-                if refreshed { look(socket, &mut walk, item, until)? } else { Target::Blocked(Blocked::Unreadable) };
-            say(socket, &Said::Found(target))?;
+        let most = if batch.bundled { BUNDLE } else { 1 };
+        for items in batch.items.chunks(most) {
+            let mut found = Vec::with_capacity(items.len());
+            let mut unsaid = 0u64;
+            for item in items {
+                found.push(if refreshed {
+                    look(socket, &mut walk, item, until, &mut unsaid)?
+                } else {
+                    Target::Blocked(Blocked::Unreadable)
+                });
+            }
+            say(socket, &Said::Found(found))?;
         }
     }
 }
 
+/// Looks at one item. `unsaid` counts the bytes hashed since the broker last heard anything.
 fn look(
     socket: &OwnedFd,
     walk: &mut Walk<'_>,
     item: &ProbeItem,
     until: Option<Instant>,
+    unsaid: &mut u64,
 ) -> Result<Target, ChannelError> {
-    let mut unsaid = 0u64;
     let mut failed = None;
     let mut step = |bytes: u64| {
-        unsaid += bytes;
-        if unsaid >= SIGN_OF_LIFE {
-            unsaid = 0;
+        *unsaid += bytes;
+        if *unsaid >= SIGN_OF_LIFE {
+            *unsaid = 0;
             failed = say(socket, &Said::Alive).err();
         }
         failed.is_none() && until.is_none_or(|until| Instant::now() < until)
     };
+    #[cfg(test)]
+    super::tests::hang_on(&item.path);
     let detail = Detail::Full { hash_if_size: item.hash_if_size };
     let seen = walk.look(&item.path, detail, &mut step);
     match failed {

@@ -202,7 +202,7 @@ impl Ending {
                 lines.push("Nothing was written to the root.".to_owned());
             }
             lines.push(format!("Transaction {}", escape(report.txid.as_bytes())));
-            lines.push(format!("Audit log: line {}, {}", report.audit.lines, report.audit.hash));
+            lines.push(format!("Audit log head {}:{}", report.audit.lines, report.audit.hash));
         } else {
             lines.push("Nothing was written to the root.".to_owned());
         }

@@ -15,7 +15,7 @@ pub enum Problem {
     #[error("there is no checksum, neither in a manifest nor in a .sha256 file: damage cannot be noticed")]
     NoChecksum,
     /// No manifest and no metadata.
-    #[error("there is no manifest: host, time and kind of the backup are not known")]
+    #[error("there is no manifest: host and time are guessed from the file, the kind of host is not known")]
     NoManifest,
     /// Two checksums.
     #[error("the checksum file says {checksum}, the manifest {manifest}: one of them, or the archive, was replaced")]

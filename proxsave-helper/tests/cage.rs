@@ -344,6 +344,35 @@ fn what_the_host_mounts_meanwhile_is_not_written_to() {
 }
 
 #[test]
+fn what_the_host_mounts_later_does_not_arrive_in_the_view() {
+    let shared = Shared::new();
+    let root = shared.0.path();
+    fs::create_dir_all(root.join("etc/d")).unwrap();
+    let plan = plan(root, vec![(path("etc/new"), file(b"1", meta(0o644)))]);
+    let anchors = open_anchors(root, &plan);
+    let job = Job::unchecked(&plan, anchors.iter().map(AsFd::as_fd).collect(), "t");
+    let mut child = spawn_taken_over(&job, |dirs| {
+        if rustix::fs::mkdirat(&dirs[0], "ready", Mode::RWXU).is_err() {
+            return 251;
+        }
+        while rustix::fs::statx(&dirs[0], "go", AtFlags::empty(), rustix::fs::StatxFlags::INO).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        code(rustix::fs::mkdirat(&dirs[0], "d/x", Mode::RWXU))
+    })
+    .unwrap();
+    while !root.join("etc/ready").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    rustix::mount::mount("none", root.join("etc/d"), "tmpfs", MountFlags::empty(), None).unwrap();
+    fs::create_dir(root.join("etc/go")).unwrap();
+    assert_eq!(child.wait().unwrap(), Exit::Code(DONE));
+    assert!(!root.join("etc/d/x").exists(), "the host's new mount was written to");
+    rustix::mount::unmount(root.join("etc/d"), UnmountFlags::empty()).unwrap();
+    assert!(root.join("etc/d/x").exists());
+}
+
+#[test]
 fn a_mount_below_an_anchor_is_not_in_the_view() {
     let shared = Shared::new();
     let root = shared.0.path();

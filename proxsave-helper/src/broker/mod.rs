@@ -282,7 +282,7 @@ impl Broker<'_> {
             Ok(request) => request,
             Err(error) if error.would_block() => return Ok(()),
             Err(ChannelError::Gone) => {
-                self.ending.get_or_insert(Ending::FrontEndGone);
+                self.front_end_is_gone();
                 return Ok(());
             }
             Err(error) => return self.breach(format!("the gate sent a bad message ({error})")),
@@ -294,9 +294,17 @@ impl Broker<'_> {
         // News first: who is answered and then asks how far it is must not hear something older.
         gate.tell_news(&self.progress);
         if gate.reply(&reply).is_err() {
-            self.ending.get_or_insert(Ending::FrontEndGone);
+            self.front_end_is_gone();
         }
         Ok(())
+    }
+
+    /// Lets go of the gate, whose socket would be readable for ever.
+    fn front_end_is_gone(&mut self) {
+        self.ending.get_or_insert(Ending::FrontEndGone);
+        if let Some(gate) = self.gate.take() {
+            gate.end();
+        }
     }
 
     /// Ends the session because of what the front-end did.

@@ -3,4 +3,5 @@
 pub mod descriptors;
 pub mod inherited;
 pub mod interrupt;
+pub mod memory;
 pub mod users;

@@ -70,7 +70,11 @@ fn serve() -> io::Result<()> {
                 drop(archive.take());
                 let file = one(&mut fds)?;
                 match index(&channel, file, (offset, length), expected, limits, has_identity) {
-                    Ok(indexed) => archive = Some(deliver(&channel, indexed)?),
+                    Ok(indexed) => {
+                        archive = Some(deliver(&channel, indexed)?);
+                        // A large index must not stay here while the parent makes a plan of it.
+                        crate::sys::memory::give_back();
+                    }
                     Err(error) => channel.send(&Reply::Failed(error), &[])?,
                 }
             }

@@ -91,7 +91,7 @@ fn skip_padding(input: &mut impl BufRead) -> io::Result<()> {
         input.consume(zeros);
         padding += zeros as u64;
     }
-    if padding % 4 == 0 {
+    if padding.is_multiple_of(4) {
         Ok(())
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidData, "stray bytes between xz streams"))

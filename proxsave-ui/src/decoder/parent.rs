@@ -401,9 +401,7 @@ impl Gathered {
 
 /// Text from the child, safe to print.
 fn clean(text: String) -> String {
-    let mut text = proxsave_proto::escape::escape(text.as_bytes());
-    text.truncate(text.floor_char_boundary(1000));
-    text
+    proxsave_proto::escape::escape(text.as_bytes()).chars().take(1000).collect()
 }
 
 fn name_signal(signal: i32) -> String {

@@ -123,7 +123,9 @@ fn walk(
         report(progress);
     };
     let decoder = codec::open(codec, blocks, &limits).map_err(|error| compression(codec, &error))?;
-    let mut plain = Plain::new(decoder, limits, Arc::clone(consumed), true, heard);
+    // What is large as stored is no smaller unpacked: no room is taken for it at all.
+    let keep = length <= limits.keep_bytes;
+    let mut plain = Plain::new(decoder, limits, Arc::clone(consumed), keep, heard);
     let mut walker = Walker::new(BufReader::with_capacity(BUFFER, &mut plain), limits, length);
     let mut builder = Builder::default();
     let mut info = BackupInfo::default();

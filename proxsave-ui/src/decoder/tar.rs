@@ -32,13 +32,15 @@
 
 mod acl;
 mod header;
+mod member;
 mod pax;
 mod sparse;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-pub use walk::{Attributes, Kind, Member, Walker};
+pub use member::{Attributes, Kind, Member};
+pub use walk::Walker;
 
 use std::io;
 

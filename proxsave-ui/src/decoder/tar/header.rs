@@ -151,7 +151,8 @@ mod tests {
         assert_eq!(octal(b"0000644\0"), Some(0o644));
         assert_eq!(octal(b"   644 \0"), Some(0o644));
         assert_eq!(octal(b"00000000012"), Some(10));
-        for bad in [&b"0000648\0"[..], b"-000001\0", b"\0\0\0\0\0\0\0\0", b"        ", b"12\0007777", b"0x12\0\0\0\0"] {
+        for bad in [&b"0000648\0"[..], b"-000001\0", b"\0\0\0\0\0\0\0\0", b"        ", b"12\x0007777", b"0x12\0\0\0\0"]
+        {
             assert_eq!(octal(bad), None, "{bad:?}");
         }
     }

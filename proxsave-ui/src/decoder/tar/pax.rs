@@ -193,7 +193,7 @@ impl Pax {
             }
             b"numblocks" => sparse.blocks = Some(number(value, "sparse map")?),
             b"offset" | b"numbytes" => {
-                if (sparse.map.len() % 2 == 0) != (field == b"offset") {
+                if sparse.map.len().is_multiple_of(2) != (field == b"offset") {
                     return Err("its sparse map is malformed".into());
                 }
                 sparse.map.push(number(value, "sparse map")?);

@@ -29,7 +29,7 @@ impl SparseForm {
         match records.version {
             (None, None) => {
                 let pairs = records.map.len() / 2;
-                if records.map.len() % 2 != 0 || records.blocks != Some(pairs as u64) {
+                if !records.map.len().is_multiple_of(2) || records.blocks != Some(pairs as u64) {
                     return Err("its sparse map is malformed".into());
                 }
                 SparseMap::new(size, &records.map, stored).map(Self::Ready)

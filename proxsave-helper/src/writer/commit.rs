@@ -2,7 +2,7 @@
 
 use super::error::WriterError;
 use super::layout::{Place, name};
-use super::protocol::{FromWriter, MAX_FAILURES, Outcome};
+use super::protocol::{FromWriter, MAX_FAILURES, MAX_TEXT, Outcome, clip};
 use super::stage::{StagedName, Staging};
 use super::talk::Talk;
 use proxsave_proto::CategoryId;
@@ -89,6 +89,7 @@ pub(super) fn commit(staging: &mut Staging<'_>, talk: &mut Talk<'_>) -> Outcome 
         error.get_or_insert(text);
     }
     let phase = if tally.failed == 0 && error.is_none() { Phase::Done } else { Phase::Failed };
+    let error = error.map(|text| clip(text, MAX_TEXT));
     Outcome { phase, error, written: tally.written.into_iter().collect(), failed: tally.failed }
 }
 

@@ -124,7 +124,8 @@ fn run(job: &Job<'_>, channel: &Channel, content: OwnedFd) -> Result<(), WriterE
     let mut talk = Talk::new(channel);
     let outcome = carry_out(job, &mut talk, content).unwrap_or_else(|error| Outcome {
         phase: if matches!(error, WriterError::Cancelled) { Phase::Cancelled } else { Phase::Failed },
-        error: (!matches!(error, WriterError::Cancelled)).then(|| error.to_string()),
+        error: (!matches!(error, WriterError::Cancelled))
+            .then(|| protocol::clip(error.to_string(), protocol::MAX_TEXT)),
         written: Vec::new(),
         failed: 0,
     });

@@ -10,8 +10,20 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io;
 
-/// The largest message: an error text and the counts of every category fit many times.
+/// The largest message. A socket's buffer takes several.
 const MAX_MESSAGE: usize = 32 * 1024;
+/// The longest text in a message, in bytes: room for one path of the greatest length, escaped, and a sentence.
+pub(super) const MAX_TEXT: usize = 20 * 1024;
+
+/// A text cut to a length, at a character.
+pub(super) fn clip(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
 
 /// What the broker tells the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,5 +145,35 @@ impl Channel {
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "not a message of this version");
         let (message, rest) = postcard::take_from_bytes(bytes.get(..length).ok_or_else(bad)?).map_err(|_| bad())?;
         if rest.is_empty() { Ok(Some(message)) } else { Err(bad()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_messages_arrive() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let text = clip("\u{e9}".repeat(MAX_TEXT), MAX_TEXT);
+        assert!(text.len() <= MAX_TEXT + 3);
+        let written = vec![(CategoryId::Network, u64::MAX); 64];
+        let outcome = Outcome { phase: Phase::Failed, error: Some(text), written, failed: u64::MAX };
+        let message = FromWriter::Over(outcome);
+        theirs.send(&message).unwrap();
+        assert_eq!(ours.receive::<FromWriter>(RecvFlags::empty()).unwrap(), Some(message));
+        assert_eq!(ours.receive::<FromWriter>(RecvFlags::empty()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(theirs);
+        assert_eq!(ours.receive::<FromWriter>(RecvFlags::empty()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_no_message_is_told() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        for bytes in [&[9u8, 9][..], &[0, 0][..], &vec![0; MAX_MESSAGE + 1][..]] {
+            rustix::net::send(theirs.fd(), bytes, SendFlags::empty()).unwrap();
+            let error = ours.receive::<ToWriter>(RecvFlags::empty()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
     }
 }

@@ -10,6 +10,7 @@
 use super::Job;
 use super::error::WriterError;
 use super::layout::{From, Layout, relative, sensitive};
+use super::protocol::clip;
 use crate::cage::Layers;
 use crate::sys::{self, mount_attr};
 use proxsave_proto::RelPath;
@@ -23,6 +24,8 @@ use std::os::fd::RawFd;
 /// The most directories of a view that need a mount of their own; the kernel's own bound for a namespace is
 /// 100,000 mounts, covers included.
 const MAX_TOPS: usize = 4096;
+/// How many names that could not be covered are told one by one.
+const MOST_TOLD: usize = 16;
 /// Set on every clone: a restore executes nothing, opens no device and follows no link.
 const HARMLESS: u64 = mount_attr::NOSUID | mount_attr::NODEV | mount_attr::NOEXEC | mount_attr::NOSYMFOLLOW;
 /// Said when the host's root cannot be exchanged for the view's.
@@ -223,7 +226,11 @@ impl Covers {
     }
 
     fn failed(&mut self, dir: &RelPath, name: &[u8], error: std::io::Error) {
-        self.not_done.push(format!("{} in {dir}: {error}", escape(name)));
+        match self.not_done.len() {
+            0..MOST_TOLD => self.not_done.push(clip(format!("{} in {dir}: {error}", escape(name)), 512)),
+            MOST_TOLD => self.not_done.push("and others".to_owned()),
+            _ => {}
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a connection arrives.
 //!
-//! * [`mod@listen`]: a socket of our own; each connection gets a forked process for itself, which becomes its broker.
-//! * [`mod@stdio`]: descriptor 0 is the connection, made by the process that started us.
+//! * [`listen()`]: a socket of our own; each connection gets a forked process for itself, which becomes its broker.
+//! * [`stdio()`]: descriptor 0 is the connection, made by the process that started us.
 
 mod listen;
 mod stdio;

@@ -165,11 +165,13 @@ fn what_is_marked_immutable_is_refused_before_anything_is_staged() {
     mark("etc/ssh/f", IFlags::IMMUTABLE);
     let file = refusals(&root, plan());
     mark("etc/ssh/f", IFlags::empty());
+    let before = checked(&root, plan(), &everything()).unwrap();
     mark("home/u", IFlags::APPEND);
-    let dir = refusals(&root, plan());
+    let (dir, late) = (refusals(&root, plan()), again(&before, &root));
     mark("home/u", IFlags::empty());
     assert!(matches!(file.as_slice(), [one] if one.starts_with("/etc/ssh/f: it is marked immutable")), "{file:?}");
     assert!(matches!(dir.as_slice(), [one] if one.starts_with("/home/u: the directory is marked")), "{dir:?}");
+    assert_eq!(late.unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>(), dir);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use crate::backup::{Backup, Codec, Layout};
 use crate::rogue::{file_entry, rel};
+use crate::tarball::Tar;
 use proxsave_helper::broker::message::{Request, ToGate};
 use proxsave_proto::digest::Digest;
 use proxsave_proto::escape::{escape, unescape};
@@ -11,6 +12,7 @@ use proxsave_proto::rpc::{HelperRequest, screen_call, unpack};
 use proxsave_proto::state::{Anchor, Target};
 use proxsave_proto::{Mode, RelPath, Roles, ValidPlan};
 use proxsave_ui::archive::{bundle, checksum, manifest::Manifest};
+use proxsave_ui::decoder::{Limits, tar::Walker};
 use std::path::{Path, PathBuf};
 use tarpc::ClientMessage;
 
@@ -32,6 +34,7 @@ pub const TARGETS: &[Parser] = &[
     Parser { name: "manifest", run: manifest, seeds: Vec::new },
     Parser { name: "legacy", run: manifest, seeds: Vec::new },
     Parser { name: "bundle", run: read_bundle, seeds: bundle_seeds },
+    Parser { name: "tar", run: tar_entries, seeds: tar_seeds },
 ];
 
 impl Parser {
@@ -102,6 +105,38 @@ fn manifest(input: &[u8]) {
 /// What a bundle says lies inside it.
 fn read_bundle(input: &[u8]) {
     let _ = bundle::read(input, input.len() as u64);
+}
+
+/// Entries keep what the rest relies on, and their contents have the size they say.
+fn tar_entries(input: &[u8]) {
+    let limits = Limits { plain_bytes: 1 << 20, header_bytes: 4096, entries: 1000, ..Limits::default() };
+    let mut walker = Walker::new(input, limits, input.len() as u64);
+    let mut buffer = [0; 4096];
+    while let Ok(Some(member)) = walker.next_member() {
+        assert!(!member.path.is_root() && member.path.components().all(|part| part != b".." && !part.contains(&0)));
+        assert!(member.attributes.uid != u32::MAX && member.attributes.gid != u32::MAX);
+        let mut size = 0;
+        loop {
+            match walker.read_content(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => size += count as u64,
+                Err(_) => return,
+            }
+        }
+        assert_eq!(size, member.size);
+    }
+}
+
+fn tar_seeds() -> Vec<Vec<u8>> {
+    let mut tar = Tar::new();
+    tar.file("./a", "content").dir("./d").symlink("./l", "a").hardlink("./h", "./a");
+    tar.pax(&[(b"mtime", b"-1.5"), (b"path", b"d/long"), (b"SCHILY.xattr.user.x", b"y")]).file("./x", "x");
+    let mut sparse = Tar::new();
+    sparse.pax(&[(b"GNU.sparse.size", b"900"), (b"GNU.sparse.numblocks", b"1"), (b"GNU.sparse.map", b"5,3")]);
+    sparse.file("./s", "abc");
+    let mut gnu = Tar::new();
+    gnu.gnu_long(b'L', &[b'n'; 150]).file("./n", "x");
+    vec![tar.finish(), sparse.finish(), gnu.finish()]
 }
 
 fn plan_seeds() -> Vec<Vec<u8>> {

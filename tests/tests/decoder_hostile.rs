@@ -284,4 +284,15 @@ fn a_child_that_dies_or_is_no_decoder_is_a_clear_error() {
     assert!(matches!(wrong, Err(DecodeError::Child(_))), "{wrong:?}");
     let missing = Decoder::spawn_with(&Options { program: "/nonexistent".into(), ..Options::default() });
     assert!(matches!(missing, Err(DecodeError::Child(_))));
+    let folder = tempfile::tempdir().unwrap();
+    for (at, says) in [r"\377\377\377\377", r"\002\000\000\000\377\377", r"\001\000\000\000\000\000"].iter().enumerate()
+    {
+        let program = folder.path().join(at.to_string());
+        std::fs::write(&program, format!("#!/bin/sh\nprintf '{says}' >&0\necho hostile >&2\nexec sleep 30\n")).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let began = Instant::now();
+        let garbage = Decoder::spawn_with(&Options { program, ..Options::default() });
+        assert!(matches!(garbage, Err(DecodeError::Child(_))), "{garbage:?}");
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
 }

@@ -115,13 +115,15 @@ fn describe(
     crate::archive::describe::describe(name, &archive, size, &companions).map(Box::new)
 }
 
-/// Sends news, but not too often. A parent that went away is noticed at the next answer.
+/// Sends news, but not too often. When the parent is gone there is nobody to work for.
 fn reporter(channel: &Channel) -> impl FnMut(DecodeProgress) + '_ {
     let mut last = Instant::now();
     move |progress| {
         if last.elapsed() >= NEWS {
             last = Instant::now();
-            drop(channel.send(&Reply::Progress(progress), &[]));
+            if channel.send(&Reply::Progress(progress), &[]).is_err() {
+                std::process::exit(1);
+            }
         }
     }
 }

@@ -418,3 +418,27 @@ fn name_signal(signal: i32) -> String {
     };
     format!("{signal} (SIG{name})")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proxsave_proto::RelPath;
+
+    fn entry(name: &str) -> IndexEntry {
+        let path = RelPath::from_archive(name.as_bytes()).unwrap();
+        IndexEntry { path, node: IndexNode::Hardlink { to: RelPath::root() } }
+    }
+
+    #[test]
+    fn entries_out_of_order_or_over_the_bounds_are_not_believed() {
+        let limits = Limits { entries: 3, ..Limits::default() };
+        let mut good = Gathered::default();
+        assert!(good.take(vec![entry("a"), entry("a/b"), entry("a-b")], &limits).is_ok());
+        assert!(good.take(vec![entry("c")], &limits).is_err(), "a fourth");
+        for bad in [["b", "a"], ["a", "a"], ["./", "a"]] {
+            assert!(Gathered::default().take(bad.map(entry).to_vec(), &limits).is_err(), "{bad:?}");
+        }
+        let full = Gathered { bytes: 2 * MAX_INDEX_BYTES, ..Gathered::default() };
+        assert!({ full }.take(vec![entry("a")], &limits).is_err());
+    }
+}

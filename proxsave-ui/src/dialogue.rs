@@ -163,14 +163,11 @@ impl Dialogue {
         }
         loop {
             let picked = dialoguer::MultiSelect::with_theme(&dialoguer::theme::SimpleTheme)
-                .with_prompt(format!(
-                    "{} (space: on or off, a: all, Enter: go on; Esc {})",
-                    question.text,
-                    way_out(question)
-                ))
+                .with_prompt(format!("{} (space marks, a all, Enter; Esc {})", question.text, way_out(question)))
                 .items(self.fitted(items))
                 .defaults(preset)
                 .max_length(self.rows())
+                // A line that wraps cannot be redrawn, so the prompt leaves room for the page number.
                 .report(false)
                 .interact_on_opt(&self.term);
             match self.settled(picked)? {

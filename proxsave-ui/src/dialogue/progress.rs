@@ -24,7 +24,7 @@ impl Progress {
         let bar = (console::Term::stderr().is_term() && !dumb).then(|| {
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(8));
             let with_total = "{prefix} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec} {msg}";
-            let without = "{prefix} {spinner} {bytes} {bytes_per_sec} {msg}";
+            let without = "{prefix} {spinner} {msg}";
             let template = if total.is_some() { with_total } else { without };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
@@ -39,7 +39,8 @@ impl Progress {
     pub fn set(&mut self, done: u64, files: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
-            bar.set_message(format!("{files} files"));
+            let moved = if self.total.is_none() && done > 0 { format!("{}, ", bytes(done)) } else { String::new() };
+            bar.set_message(format!("{moved}{files} files"));
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             eprintln!("{}", line(self.what, self.total, done, files));

@@ -174,7 +174,7 @@ fn what_cannot_be_opened_says_why() {
 fn a_file_of_another_user_says_what_to_do() {
     let directory = Directory::new();
     let archive = directory.backup("", "a", 1);
-    std::fs::set_permissions(&archive, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&archive, std::fs::Permissions::from_mode(0o000)).unwrap();
     if File::open(&archive).is_ok() {
         // root reads everything: the error itself has to do.
         let error = open::not_there(&archive, std::io::ErrorKind::PermissionDenied.into());

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Restores and checks that it was refused without a trace.
+#[track_caller]
 fn refused(lab: &Lab, backup: &Path, more: &[OsString]) -> Outcome {
     let before = lab.snapshot();
     let outcome = lab.restore(backup, "pve", more);

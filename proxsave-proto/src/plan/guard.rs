@@ -26,6 +26,9 @@ pub const GUARDED: &[&str] = &[
 /// Starts of file names of the pair's own units and drop-ins in systemd's directories.
 const OWN_UNITS: &str = "proxsave-";
 
+/// Starts of the names of the helper's staging directories: an archive that holds one must not plant it.
+const STAGING: &[u8] = b".pxs-";
+
 /// Names that a writer's view covers read-only unless the plan holds them or something below them: a file is
 /// replaced by rename, so the kernel must grant the whole directory, and these are its crown jewels.
 pub const SENSITIVE: &[&str] = &[
@@ -109,7 +112,7 @@ pub const SENSITIVE: &[&str] = &[
 ];
 
 /// Whether a path is guarded: it is, or lies below, a directory that no plan can name, or it is a unit of the
-/// pair's own.
+/// pair's own, or one of its temporary names.
 #[must_use]
 pub fn guarded(path: &RelPath) -> bool {
     let bytes = path.as_bytes();
@@ -118,7 +121,8 @@ pub fn guarded(path: &RelPath) -> bool {
     });
     let unit_dir =
         ["etc/systemd/", "usr/lib/systemd/", "lib/systemd/"].iter().any(|dir| bytes.starts_with(dir.as_bytes()));
-    inside || (unit_dir && path.components().any(|name| name.starts_with(OWN_UNITS.as_bytes())))
+    let staging = path.components().any(|name| name.starts_with(STAGING));
+    inside || staging || (unit_dir && path.components().any(|name| name.starts_with(OWN_UNITS.as_bytes())))
 }
 
 #[cfg(test)]
@@ -130,6 +134,7 @@ mod tests {
         let is = |text: &str| guarded(&RelPath::from_archive(text.as_bytes()).unwrap());
         assert!(is("etc/pve") && is("etc/pve/storage.cfg") && is("proc/1/mem") && is("var/lib/proxsave/audit.jsonl"));
         assert!(is("etc/systemd/system/proxsave-helper@.service.d/x.conf"));
+        assert!(is("home/anna/.pxs-0-0/x") && !is("home/anna/x.pxs-0"));
         assert!(!is("etc/pve-x") && !is("etc/proxsaved") && !is("etc/systemd/system/other.service"));
     }
 

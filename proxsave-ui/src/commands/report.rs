@@ -37,6 +37,8 @@ pub struct Ending {
     pub left_out: Value,
     /// Entries of the backup that no restore takes, as JSON.
     pub not_restorable: Value,
+    /// How many of those the selection would have taken.
+    pub missed: usize,
     /// What was exported, where.
     pub exported: Option<(String, Vec<(CategoryId, u64)>)>,
     /// Entries whose set-id bits or capabilities are dropped.
@@ -63,6 +65,13 @@ pub fn left_out(selection: &Selection) -> Value {
 #[must_use]
 pub fn not_restorable(index: &Index) -> Value {
     index.refused.iter().map(|note| json!({"name": escape(&note.name), "reason": note.why})).collect()
+}
+
+/// How many entries the selection would take if a restore could.
+#[must_use]
+pub fn missed(selection: &Selection, index: &Index) -> usize {
+    let wanted = |name: &[u8]| RelPath::from_archive(name).is_ok_and(|path| selection.route(&path).is_some());
+    index.refused.iter().filter(|note| wanted(&note.name)).count()
 }
 
 /// The skipped entries of a view.
@@ -92,7 +101,9 @@ impl Ending {
             Some(Phase::Failed) if written => Exit::Partly,
             Some(Phase::Failed) => Exit::Failed,
             _ if self.failed.is_some() => Exit::Failed,
-            _ if failed > 0 || self.skipped.iter().any(|skipped| !meant(skipped.why)) => Exit::Partly,
+            _ if failed > 0 || self.missed > 0 || self.skipped.iter().any(|skipped| !meant(skipped.why)) => {
+                Exit::Partly
+            }
             _ => Exit::Ok,
         }
     }
@@ -225,6 +236,7 @@ mod tests {
             skipped: vec![],
             left_out: json!([]),
             not_restorable: json!([]),
+            missed: 0,
             exported: None,
             dropped: vec![],
             copies: vec![],
@@ -248,6 +260,7 @@ mod tests {
     fn only_a_whole_restore_is_a_success() {
         assert_eq!(ending(Phase::Done, 0, 3).exit(), Exit::Ok);
         assert_eq!(ending(Phase::Done, 1, 3).exit(), Exit::Partly);
+        assert_eq!(Ending { missed: 1, ..ending(Phase::Done, 0, 3) }.exit(), Exit::Partly);
         assert_eq!(ending(Phase::Failed, 0, 0).exit(), Exit::Failed);
         assert_eq!(ending(Phase::Failed, 0, 1).exit(), Exit::Partly);
         assert_eq!(ending(Phase::Cancelled, 0, 0).exit(), Exit::Stopped);

@@ -4,7 +4,7 @@ mod carry_out;
 
 use super::launch::Reach;
 use super::prepare::{Host, not_submittable};
-use super::report::{Ending, left_out, not_restorable, skipped};
+use super::report::{Ending, left_out, missed, not_restorable, skipped};
 use super::session::Session;
 use super::{Context, Failure, Reading, text};
 use crate::cli::{CONFIRM_WORD, Exit, RestoreArgs};
@@ -25,6 +25,7 @@ struct Prepared {
     exports: Vec<Exported>,
     copies: Vec<RelPath>,
     left_out: Value,
+    missed: usize,
 }
 
 /// What the operator said to what was shown.
@@ -73,7 +74,7 @@ pub fn restore(context: &mut Context, args: &RestoreArgs, reach: Reach) -> Resul
                 let asked = args.selection.mode.is_none() && args.selection.categories.is_empty();
                 let (said, prepared, ending) = {
                     let view = View::of_planned(&planned, &reading.index);
-                    let prepared = of_planned(&planned, &selection)?;
+                    let prepared = of_planned(&planned, &selection, &reading.index)?;
                     let said = review(context, args, &view, &prepared, &session, asked)?;
                     let ending = blank(args, &prepared, &view, &reading.index);
                     (said, prepared, ending)
@@ -100,12 +101,13 @@ fn finish(context: &Context, args: &RestoreArgs, ending: Ending) -> Result<Exit,
     Ok(ending.exit())
 }
 
-fn of_planned(planned: &Planned, selection: &Selection) -> Result<Prepared, Failure> {
+fn of_planned(planned: &Planned, selection: &Selection, index: &Index) -> Result<Prepared, Failure> {
     Ok(Prepared {
         plan: planned.plan.clone().ok_or_else(not_submittable)?,
         exports: planned.exports.clone(),
         copies: planned.copies.clone(),
         left_out: left_out(selection),
+        missed: missed(selection, index),
     })
 }
 
@@ -126,8 +128,8 @@ fn of_file(file: PlanFile, reading: &Reading) -> Result<Prepared, Failure> {
     }
     let selection = Selection::new(&available(&reading.index), file.request, plan.host, file.backup_roles)?;
     let exports = Draft::new(&reading.index, &selection, None)?.into_exports();
-    let left_out = left_out(&selection);
-    Ok(Prepared { plan: file.plan, exports, copies: Vec::new(), left_out })
+    let (left_out, missed) = (left_out(&selection), missed(&selection, &reading.index));
+    Ok(Prepared { plan: file.plan, exports, copies: Vec::new(), left_out, missed })
 }
 
 /// A report in which nothing has happened yet.
@@ -139,6 +141,7 @@ fn blank(args: &RestoreArgs, prepared: &Prepared, view: &View<'_>, index: &Index
         skipped: skipped(view),
         left_out: prepared.left_out.clone(),
         not_restorable: not_restorable(index),
+        missed: prepared.missed,
         exported: None,
         dropped: Vec::new(),
         copies: prepared.copies.clone(),

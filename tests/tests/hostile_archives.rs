@@ -62,7 +62,7 @@ fn check(name: &str, tar: &[u8], expect: Expect) -> Result<(), String> {
         Refused if !changes.is_empty() => say("refused, but changed something"),
         Left if ok => say("left out, but without an exit code"),
         Left if !changes.iter().all(|change| is_good(&change.path)) => say("wrote more than the good entry"),
-        Contained if !ok && !changes.is_empty() => say("refused, but changed something"),
+        Contained if !ok && outcome.code != Some(8) && !changes.is_empty() => say("refused, but changed something"),
         Contained if !inside => say("changed something else"),
         Restored if !ok => say("refused"),
         Restored if !inside => say("changed something else"),
@@ -381,7 +381,7 @@ fn too_much_of_something() {
     run(vec![
         (
             "1 TiB that is not there",
-            odd(b'0', "./home/anna/x", 1 << 40, |h| h.set(field::SIZE, b"\x80\0\0\0\0\0\x01\0\0\0\0\0")),
+            odd(b'0', "./home/anna/x", 0, |h| h.set(field::SIZE, b"\x80\0\0\0\0\0\x01\0\0\0\0\0")),
             Refused,
         ),
         ("a record of 1 GiB that is not there", odd(b'x', "./home/anna/x", 1 << 30, |h| h), Refused),

@@ -43,14 +43,14 @@ fn directories_that_become_links() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // The pauses let some plans be made and some be carried out, at any point of which a swap can fall.
-            let mut pause = 0;
+            let mut pause = 0u64;
             while !stop.load(Ordering::Relaxed) {
                 for (a, b) in [("d", "link"), ("d/sub", "link2")] {
                     for _ in 0..2 {
                         let _ = renameat_with(CWD, anna.join(a), CWD, anna.join(b), RenameFlags::EXCHANGE);
                         swaps.fetch_add(1, Ordering::Relaxed);
                         std::thread::sleep(Duration::from_micros(pause % 3000));
-                        pause = pause * 7 + 131;
+                        pause = pause.wrapping_mul(7).wrapping_add(131);
                     }
                 }
                 std::thread::sleep(Duration::from_micros(pause % 60_000));

@@ -51,6 +51,8 @@ pub struct Ending {
     pub failed: Option<String>,
     /// Whether the operator stopped it.
     pub stopped: bool,
+    /// Whether the helper was told to put everything in place; without its report nobody knows how far it came.
+    pub committed: bool,
 }
 
 /// Categories that the selection does not take.
@@ -96,6 +98,7 @@ impl Ending {
         // What no restore may touch is no failure of this one.
         let meant = |why: RefusedWhy| matches!(why, RefusedWhy::Guarded | RefusedWhy::Unreachable(Blocked::Guarded));
         match phase {
+            None if self.committed => Exit::Failed,
             _ if self.stopped => Exit::Stopped,
             Some(Phase::Cancelled) => Exit::Stopped,
             Some(Phase::Failed) if written => Exit::Partly,
@@ -149,6 +152,7 @@ impl Ending {
         json!({
             "outcome": self.outcome(),
             "exit_code": self.exit().code(),
+            "uncertain": self.committed && self.helper.is_none(),
             "dry_run": self.dry_run,
             "phase": helper.map(|report| report.phase),
             "plan_hash": self.plan_hash.to_string(),
@@ -214,6 +218,11 @@ impl Ending {
             }
             lines.push(format!("Transaction {}", escape(report.txid.as_bytes())));
             lines.push(format!("Audit log head {}:{}", report.audit.lines, report.audit.hash));
+        } else if self.committed {
+            lines.push(
+                "How much was put in place is not known: the audit log says it, and a new plan shows what is missing."
+                    .to_owned(),
+            );
         } else {
             lines.push("Nothing was written to the root.".to_owned());
         }
@@ -253,6 +262,7 @@ mod tests {
             }),
             failed: None,
             stopped: false,
+            committed: false,
         }
     }
 
@@ -279,6 +289,9 @@ mod tests {
         let json = done.json();
         assert_eq!((&json["exit_code"], &json["categories"][0]["written"]), (&0.into(), &3.into()));
         assert!(done.text().iter().any(|line| line.contains("3 written")));
+        let lost = Ending { helper: None, committed: true, ..ending(Phase::Done, 0, 0) };
+        assert_eq!(lost.json()["uncertain"], true);
+        assert!(lost.text().iter().any(|line| line.contains("not known")) && lost.exit() != Exit::Ok);
         let cancelled = ending(Phase::Cancelled, 0, 0).text();
         assert!(cancelled.contains(&"Nothing was written to the root.".to_owned()));
     }

@@ -148,6 +148,7 @@ fn blank(args: &RestoreArgs, prepared: &Prepared, view: &View<'_>, index: &Index
         helper: None,
         failed: None,
         stopped: false,
+        committed: false,
     }
 }
 

@@ -60,9 +60,7 @@ pub(super) fn run(
                 // The report says what was written; without one the text above has to do.
                 match session.cancel() {
                     Ok(report) => ending.helper = Some(report),
-                    Err(error) => context.warn(format!(
-                        "{error}. Before its answer to commit a helper that ends has put nothing in place"
-                    )),
+                    Err(error) => context.warn(error.to_string()),
                 }
             }
         }
@@ -112,6 +110,7 @@ fn transfer(
     if interrupt::raised() {
         return Err(Failure::stopped());
     }
+    ending.committed = true;
     session.client().commit()?;
     context.debug("committed; from here on it is waited out");
     // Names are put in place now; stopping half way would help nobody.

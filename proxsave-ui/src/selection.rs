@@ -11,7 +11,7 @@ pub use compat::{Compatibility, Verdict};
 pub use globs::{GlobError, PathGlob};
 
 use crate::decoder::{Index, IndexEntry, IndexNode};
-use proxsave_proto::category::{CATEGORIES, Role};
+use proxsave_proto::category::{CATEGORIES, Role, Tier};
 use proxsave_proto::{CategoryId, Mode, RelPath, Roles};
 use serde::{Deserialize, Serialize};
 
@@ -247,15 +247,15 @@ impl Selection {
     /// What becomes of a path; `None` when it is not selected.
     #[must_use]
     pub fn route(&self, path: &RelPath) -> Option<Route> {
-        let mut first = None;
-        let mut written = None;
-        for id in self.chosen.iter().filter(|id| id.matches(path)) {
-            first.get_or_insert(id);
-            if id.is_written() {
-                written.get_or_insert(id);
-            }
-        }
-        let route = written.map(Route::Write).or(first.map(Route::Export))?;
+        // Written wins; else the category that says most: a catch-all export copy must not hide that the access
+        // control inside it was exported and not applied.
+        let rank = |id: &CategoryId| match (id.is_written(), id.row().tier) {
+            (true, _) => 0,
+            (false, Tier::Export) => 2,
+            (false, _) => 1,
+        };
+        let best = self.chosen.iter().filter(|id| id.matches(path)).min_by_key(rank)?;
+        let route = if best.is_written() { Route::Write(best) } else { Route::Export(best) };
         self.wants(path).then_some(route)
     }
 

@@ -76,6 +76,13 @@ pub fn missed(selection: &Selection, index: &Index) -> usize {
     index.refused.iter().filter(|note| wanted(&note.name)).count()
 }
 
+/// Notes of the JSON report (objects with `key` and a reason) as lines.
+fn notes(list: &Value, key: &str, what: &str) -> Vec<String> {
+    let text = |note: &Value, key: &str| note.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let all = list.as_array().into_iter().flatten();
+    all.map(|note| format!("  {what} {}: {}", text(note, key), text(note, "reason"))).collect()
+}
+
 /// The skipped entries of a view.
 #[must_use]
 pub fn skipped(view: &View<'_>) -> Vec<Skipped> {
@@ -114,6 +121,19 @@ impl Ending {
     fn written(&self, category: CategoryId) -> u64 {
         let written = self.helper.iter().flat_map(|report| &report.written);
         written.filter(|(id, _)| *id == category).map(|(_, count)| count).sum()
+    }
+
+    /// What became of a category that is only exported, by what the export itself counted.
+    fn export_outcome(&self, category: CategoryId, planned: &Counts) -> String {
+        match &self.exported {
+            Some((_, counts)) => {
+                let done: u64 = counts.iter().filter(|(id, _)| *id == category).map(|(_, count)| count).sum();
+                let of = if done == planned.exported { String::new() } else { format!(" of {}", planned.exported) };
+                format!("{done}{of} exported, NOT applied")
+            }
+            None if self.dry_run => format!("{} would be exported, NOT applied", planned.exported),
+            None => format!("{} NOT exported, NOT applied", planned.exported),
+        }
     }
 
     fn outcome(&self) -> &'static str {
@@ -178,10 +198,20 @@ impl Ending {
     #[must_use]
     pub fn text(&self) -> Vec<String> {
         let mut lines = vec![String::new(), format!("Result: {}", self.outcome())];
-        for (id, counts) in &self.counts {
-            let written = if self.dry_run { String::new() } else { format!("{} written; ", self.written(*id)) };
-            lines.push(format!("  {} ({id}): {written}planned: {counts}", id.row().name));
+        let (exported, written): (Vec<_>, Vec<_>) =
+            self.counts.iter().copied().partition(|(_, counts)| counts.only_exported());
+        for (id, counts) in written {
+            let done = if self.dry_run { String::new() } else { format!("{} written; ", self.written(id)) };
+            lines.push(format!("  {} ({id}): {done}planned: {counts}", id.row().name));
         }
+        for (id, counts) in exported {
+            lines.push(format!("  {} ({id}): {}", id.row().name, self.export_outcome(id, &counts)));
+        }
+        // What the operator did not choose is no news to him.
+        let not_chosen = crate::selection::LeftOutWhy::NotChosen.to_string();
+        let left_out = notes(&self.left_out, "category", "left out: category").into_iter();
+        lines.extend(left_out.filter(|line| !line.ends_with(&not_chosen)));
+        lines.extend(notes(&self.not_restorable, "name", "not restorable:"));
         for one in &self.skipped {
             lines.push(format!("  skipped {}: {}", one.path, one.why));
         }
@@ -198,10 +228,7 @@ impl Ending {
         for path in &self.copies {
             lines.push(format!("  hard link restored as a file of its own: {path}"));
         }
-        if let Some((dir, counts)) = &self.exported {
-            for (id, entries) in counts {
-                lines.push(format!("  {} ({id}): {entries} entries exported and NOT applied", id.row().name));
-            }
+        if let Some((dir, _)) = &self.exported {
             lines.push(format!("Export directory: {dir}"));
         }
         if let Some(error) = self.failed.as_ref() {

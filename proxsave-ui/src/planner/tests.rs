@@ -190,7 +190,7 @@ fn exports_are_counted_and_not_written() {
     assert_eq!(written(&planned), ["/etc", "/etc/ssh", "/etc/ssh/a"]);
     let exports = &planned.plan.as_ref().unwrap().plan().exports;
     let of = |id| exports.iter().find(|export| export.category == id).map(|export| (export.entries, export.bytes));
-    assert_eq!(of(CategoryId::PveConfigExport), Some((1, 5)));
+    assert_eq!(of(CategoryId::StoragePve), Some((1, 5)));
     assert_eq!(of(CategoryId::Corosync), Some((1, 1)));
     assert_eq!(planned.exports.len(), 2);
 }

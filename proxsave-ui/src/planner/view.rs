@@ -218,12 +218,15 @@ impl<'a> View<'a> {
         all.filter(|(_, counts)| *counts != Counts::default()).collect()
     }
 
-    /// The whole as lines of text, each category with a heading; what is the same is only counted.
+    /// The whole as lines of text, each category with a heading: first what is written, then what is exported.
+    /// What is the same, and what is exported, is only counted.
     pub fn text(&self) -> impl Iterator<Item = String> + '_ {
-        self.counts().into_iter().flat_map(move |(category, counts)| {
+        let (exported, written): (Vec<_>, Vec<_>) =
+            self.counts().into_iter().partition(|(_, counts)| counts.only_exported());
+        written.into_iter().chain(exported).flat_map(move |(category, counts)| {
             let heading = format!("{} ({category}): {counts}", category.row().name);
             let lines = self.lines.iter().filter(move |line| line.category == category);
-            let shown = lines.filter(|line| line.fate != Fate::Selected(Outcome::Same));
+            let shown = lines.filter(|line| !matches!(line.fate, Fate::Selected(Outcome::Same) | Fate::Exported));
             std::iter::once(heading).chain(shown.map(|line| format!("  {line}")))
         })
     }
@@ -259,6 +262,12 @@ impl Line<'_> {
 }
 
 impl Counts {
+    /// Whether nothing of the category touches the root.
+    #[must_use]
+    pub fn only_exported(&self) -> bool {
+        self.exported > 0 && Self { exported: self.exported, ..Self::default() } == *self
+    }
+
     /// As JSON. A restore removes nothing, and says so.
     #[must_use]
     pub fn json(&self, category: CategoryId) -> Value {
@@ -346,8 +355,6 @@ mod tests {
         assert_eq!(
             text,
             [
-                "PVE configuration (export copy) (pve_config_export): 1 exported, NOT applied",
-                "  > /etc/pve/storage.cfg  exported, not applied",
                 "SSH (ssh): 3 new",
                 "  + /etc  (directory made on the way)",
                 "  + /etc/ssh  (directory made on the way)",
@@ -355,6 +362,7 @@ mod tests {
                 "Home directories (user_data): 1 changed, 1 new, 1 same",
                 "  ~ /root/b-changed  (content)",
                 "  + /root/a-new\\x1b  (3 B)",
+                "PVE storage definitions (storage_pve): 1 exported, NOT applied",
             ]
         );
         let json = view.json();
@@ -363,8 +371,7 @@ mod tests {
         // Read back from the plan alone, what is written looks the same.
         let plan = planned.plan.as_ref().unwrap().plan();
         let again: Vec<String> = View::of_plan(plan).text().filter(|line| line.starts_with("  ")).collect();
-        let shown: Vec<String> =
-            text.iter().filter(|line| line.starts_with("  ") && !line.contains("exported")).cloned().collect();
+        let shown: Vec<String> = text.iter().filter(|line| line.starts_with("  ")).cloned().collect();
         assert_eq!(again, shown);
     }
 }

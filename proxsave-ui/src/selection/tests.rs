@@ -75,7 +75,8 @@ fn a_path_in_two_categories_is_taken_once_and_written_if_any_of_them_is() {
     assert_eq!(both.route(&path("root/notes")), Some(Route::Write(CategoryId::UserData)));
     // pbs_config, which is exported, comes before ssl in the table.
     assert_eq!(both.route(&path("etc/proxmox-backup/proxy.pem")), Some(Route::Write(CategoryId::Ssl)));
-    assert_eq!(both.route(&path("etc/pve/jobs.cfg")), Some(Route::Export(CategoryId::PveConfigExport)));
+    // The export copy of everything holds it too, but does not say what it is.
+    assert_eq!(both.route(&path("etc/pve/jobs.cfg")), Some(Route::Export(CategoryId::PveJobs)));
     assert_eq!(both.route(&path("srv/other")), None);
     let counted: u64 = both.tallies(&mixed()).iter().map(|tally| tally.entries).sum();
     assert_eq!(counted, 9, "each path once, the bare etc/zfs not at all");

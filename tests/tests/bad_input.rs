@@ -20,18 +20,31 @@ fn refused(lab: &Lab, backup: &Path, more: &[OsString]) -> Outcome {
     outcome
 }
 
-/// Restores without accepting any warning, and checks that it was refused without a trace.
+/// Restores without accepting any warning, and checks that it was refused without a trace and told why.
 #[track_caller]
-fn refused_with_care(lab: &Lab, backup: &Path) {
+fn refused_with_care(lab: &Lab, backup: &Path) -> Outcome {
     let before = lab.snapshot();
     let helper = lab.helper();
     let mut command =
-        lab.ui(&["restore", "--mode", "full", "--host-role", "pve", "--no-input", "--confirm", "RESTORE"]);
+        lab.ui(&["restore", "--mode", "full", "--host-role", "pve", "--no-input", "--confirm", "RESTORE", "--json"]);
     command.arg(backup).arg("--export-dir").arg(lab.exports()).arg("--socket").arg(&helper.socket);
     let outcome = lab.run(command);
     let _ = helper.finish();
     outcome.assert_refused();
+    assert!(outcome.stderr.contains("warning: ") && outcome.stderr.contains("--accept-warnings"), "{outcome:?}");
     assert_eq!(before.changes(&lab.snapshot()), [], "{outcome:?}");
+    outcome
+}
+
+/// A companion that cannot be read needs consent, and is told of on both channels when that is given.
+#[track_caller]
+fn needs_consent(lab: &Lab, backup: &Path, companion: &str) {
+    let said = format!("its {companion} cannot be used");
+    assert!(refused_with_care(lab, backup).stderr.contains(&said));
+    let outcome = lab.restore(backup, "pve", &[]);
+    outcome.assert_ok();
+    let warnings = outcome.json()["warnings"].to_string();
+    assert!(outcome.stderr.contains(&said) && warnings.contains(&said), "{outcome:?}");
 }
 
 fn tar() -> Vec<u8> {
@@ -69,24 +82,36 @@ fn truncated_flipped_and_empty_archives() {
     }
 }
 
+/// Every companion that is there must be readable and agree: disagreement is fatal whatever is accepted, a malformed
+/// companion beside a good one needs consent.
 #[test]
 fn a_checksum_or_manifest_that_disagrees() {
     let fixture = fixtures::shipped_one("s05");
     let flip = |bytes: &mut Vec<u8>| bytes[0] = if bytes[0] == b'0' { b'1' } else { b'0' };
     let (lab, path) = damaged(&fixture, ".sha256", flip);
     refused(&lab, &path, &[]);
+    let (lab, path) = damaged(&fixture, ".manifest.json", |bytes| {
+        let key = b"\"sha256\": \"";
+        let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len();
+        bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+    });
+    refused(&lab, &path, &[]);
+    let (lab, path) = damaged(&fixture, ".manifest.json", |_| {});
+    let other = std::fs::read_to_string(format!("{}.manifest.json", path.display())).unwrap();
+    std::fs::write(format!("{}.metadata", path.display()), other.replace("\"hostname\": \"", "\"hostname\": \"x"))
+        .unwrap();
+    assert!(refused(&lab, &path, &[]).stderr.contains("different things"));
+
     let (lab, path) = damaged(&fixture, ".sha256", |bytes| *bytes = b"not a checksum\n".to_vec());
-    // The manifest has the hash too, so the archive is verified all the same.
-    lab.restore(&path, "pve", &[]).assert_ok();
-    // The same the other way round: the checksum file still vouches for the archive.
+    needs_consent(&lab, &path, ".sha256");
     let nested = "[".repeat(1 << 20);
     for text in ["", "{", "null", "[]", "{\"sha256\":3}", &nested] {
         let (lab, path) = damaged(&fixture, ".manifest.json", |bytes| *bytes = text.into());
         std::fs::write(format!("{}.metadata", path.display()), text).unwrap();
-        lab.restore(&path, "pve", &[]).assert_ok();
+        needs_consent(&lab, &path, ".manifest.json");
         // With nothing to vouch for it, only an explicit yes will do.
         std::fs::remove_file(format!("{}.sha256", path.display())).unwrap();
-        refused_with_care(&lab, &path);
+        assert!(refused_with_care(&lab, &path).stderr.contains("no checksum"));
     }
 }
 

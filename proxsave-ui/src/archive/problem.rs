@@ -7,6 +7,9 @@ use proxsave_proto::escape::Escaped;
 use serde::{Deserialize, Serialize};
 
 /// Something wrong with a backup. All are shown in lists; [`Problem::is_fatal`] says which forbid a restore.
+///
+/// Every companion that is there must be readable and agree with the others and with the archive. Disagreement is
+/// fatal; a companion that is missing, malformed or under another name needs the operator's consent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the fields are what the messages say")]
@@ -33,7 +36,7 @@ pub enum Problem {
     #[error("the metadata does not have the checksum that .metadata.sha256 says")]
     MetadataChecksum,
     /// `.metadata` and `.manifest.json` say different things.
-    #[error(".metadata and .manifest.json differ; the second was used")]
+    #[error(".metadata and .manifest.json say different things of the same archive: one of them was changed")]
     ManifestsDiffer,
     /// Different archives.
     #[error(".metadata and .manifest.json are for different archives")]
@@ -81,6 +84,7 @@ impl Problem {
             self,
             Self::ChecksumsDisagree { .. }
                 | Self::MetadataChecksum
+                | Self::ManifestsDiffer
                 | Self::ManifestsForDifferentArchives
                 | Self::Size { .. }
                 | Self::EncryptionDisagrees { .. }

@@ -1,13 +1,13 @@
 //! What every command has: a dialogue, how much to say, and how results are printed.
 
 use super::Failure;
+use crate::archive::Backup;
 use crate::archive::discover::{Found, Place, SearchLimits, discover};
 use crate::archive::open::{Opened, open};
-use crate::archive::{Backup, Problem};
 use crate::cli::{Exit, LogLevel, OpenArgs};
 use crate::decoder::{DecodeProgress, Decoder, Index, Options, Source};
 use crate::dialogue::{Answer, Dialogue, Progress, Question};
-use crate::secrets::{AskSecret, SecretSources, Unlock, UnlockError, Unwrapped};
+use crate::secrets::{AskSecret, Secret, SecretSources, Unlock, UnlockError, Unwrapped};
 use crate::sys::interrupt;
 use age::secrecy::SecretString;
 use std::io::{self, Write as _};
@@ -21,6 +21,10 @@ pub struct Context {
     /// To the operator.
     pub dialogue: Dialogue,
     level: LogLevel,
+    /// What the options and the environment gave, once it was read: a descriptor can be read only once.
+    secrets: Option<Vec<Secret>>,
+    /// What was warned of about the backup in hand, for the report.
+    warnings: Vec<String>,
 }
 
 /// A backup whose first pass is done.
@@ -43,7 +47,7 @@ impl Context {
     /// For a command.
     #[must_use]
     pub fn new(level: LogLevel, no_input: bool) -> Self {
-        Self { dialogue: Dialogue::new(no_input), level }
+        Self { dialogue: Dialogue::new(no_input), level, secrets: None, warnings: Vec::new() }
     }
 
     /// Says what is being done.
@@ -58,6 +62,19 @@ impl Context {
         if self.level >= LogLevel::Warning {
             self.dialogue.say(format!("warning: {}", text.as_ref()));
         }
+    }
+
+    /// Warns of something about the backup in hand, and keeps it for the report.
+    pub fn caution(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        self.warn(&text);
+        self.warnings.push(text);
+    }
+
+    /// What was warned of about the backup in hand.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Says what helps to find faults.
@@ -89,7 +106,8 @@ impl Context {
         Ok(decoder)
     }
 
-    /// Opens a backup and tells what is wrong with it. `consent`: ask before going on without a checksum.
+    /// Opens a backup and tells what is wrong with it. `consent`: ask once before going on with a backup that has
+    /// anything wrong with it.
     ///
     /// # Errors
     /// When it cannot be opened, may not be used, or the operator does not agree.
@@ -100,6 +118,7 @@ impl Context {
         args: &OpenArgs,
         consent: bool,
     ) -> Result<Opened, Failure> {
+        self.warnings.clear();
         let opened = open(path, decoder)?;
         let description = &opened.backup.description;
         let fatal: Vec<String> = description.fatal().map(ToString::to_string).collect();
@@ -107,10 +126,9 @@ impl Context {
             return Err(Failure::new(Exit::BadBackup, format!("the backup cannot be used: {}", fatal.join("; "))));
         }
         for problem in description.warnings() {
-            self.warn(problem.to_string());
+            self.caution(problem.to_string());
         }
-        let unproven = description.problems.iter().any(|problem| matches!(problem, Problem::NoChecksum));
-        if consent && unproven && !args.accept_warnings {
+        if consent && !self.warnings.is_empty() && !args.accept_warnings {
             let question = Question { text: "Use this backup all the same", flag: "--accept-warnings", back: false };
             if self.dialogue.confirm(question)? != Answer::Is(true) {
                 return Err(Failure::stopped());
@@ -119,12 +137,14 @@ impl Context {
         Ok(opened)
     }
 
-    /// The first pass over an opened backup, asking for its secret when none is given.
+    /// The secrets that the options and the environment give, read once however many backups are opened.
     ///
     /// # Errors
-    /// When it is damaged, over a limit, or nothing opens it.
-    pub fn index(&mut self, decoder: &mut Decoder, opened: &Opened, args: &OpenArgs) -> Result<Index, Failure> {
-        let description = &opened.backup.description;
+    /// When a source cannot be used.
+    fn secrets(&mut self, args: &OpenArgs) -> Result<Vec<Secret>, Failure> {
+        if let Some(secrets) = &self.secrets {
+            return Ok(secrets.clone());
+        }
         let sources = SecretSources {
             identity_files: args.identities.clone(),
             passphrase_files: args.passphrase_file.iter().cloned().collect(),
@@ -132,6 +152,22 @@ impl Context {
             passphrase_fd: args.passphrase_fd,
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         };
+        let loaded = sources
+            .load(&mut Asking(&mut self.dialogue))
+            .map_err(|error| Failure::new(Exit::WrongSecret, error.to_string()))?;
+        for warning in &loaded.warnings {
+            self.warn(warning);
+        }
+        self.secrets = Some(loaded.secrets.clone());
+        Ok(loaded.secrets)
+    }
+
+    /// The first pass over an opened backup, asking for its secret when none is given.
+    ///
+    /// # Errors
+    /// When it is damaged, over a limit, or nothing opens it.
+    pub fn index(&mut self, decoder: &mut Decoder, opened: &Opened, args: &OpenArgs) -> Result<Index, Failure> {
+        let description = &opened.backup.description;
         let salt = description.manifest.as_ref().and_then(|manifest| manifest.passphrase_salt.as_deref());
         let source = Source {
             file: opened.file.as_fd(),
@@ -152,13 +188,10 @@ impl Context {
         if !opened.backup.is_encrypted() {
             return Ok(decoder.index(&source, None, &limits, &mut show)?);
         }
+        let secrets = self.secrets(args)?;
         let mut ask = Asking(&mut self.dialogue);
-        let loaded = sources.load(&mut ask).map_err(|error| Failure::new(Exit::WrongSecret, error.to_string()))?;
-        for warning in &loaded.warnings {
-            ask.0.say(format!("warning: {warning}"));
-        }
         let mut failed = None;
-        let mut unlock = Unlock::new(loaded.secrets, salt, &mut ask);
+        let mut unlock = Unlock::new(secrets, salt, &mut ask);
         let mut identities = |stanzas: &[age_core::format::Stanza]| {
             let kinds = crate::secrets::StanzaKinds::of(stanzas);
             let copies = stanzas.iter().map(|stanza| age_core::format::Stanza {
@@ -280,6 +313,25 @@ impl AskSecret for Asking<'_> {
             Ok(Answer::Back)
             | Err(crate::dialogue::NoAnswer::Stopped | crate::dialogue::NoAnswer::NeedsFlag { .. }) => Ok(None),
             Err(crate::dialogue::NoAnswer::Terminal(error)) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::IntoRawFd as _;
+
+    #[test]
+    fn a_secret_from_a_descriptor_serves_more_than_one_backup() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        std::fs::File::from(writer).write_all(b"a passphrase\n").unwrap();
+        let number = reader.into_raw_fd();
+        let args = OpenArgs { passphrase_fd: Some(number), ..OpenArgs::default() };
+        let mut context = Context::new(LogLevel::Error, true);
+        for _ in 0..2 {
+            let secrets = context.secrets(&args).unwrap();
+            assert_eq!(secrets.iter().map(Secret::kind).collect::<Vec<_>>(), ["passphrase"]);
         }
     }
 }

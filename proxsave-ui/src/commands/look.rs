@@ -1,7 +1,7 @@
 //! `list`, `show` and `verify`: looking at backups, changing nothing.
 
 use super::{Context, Failure, Reading, text};
-use crate::archive::Backup;
+use crate::archive::{Backup, Problem};
 use crate::cli::{Exit, ListArgs, ShowArgs, VerifyArgs};
 use crate::decoder::{Index, IndexNode};
 use crate::dialogue::bytes;
@@ -116,7 +116,12 @@ pub fn verify(context: &mut Context, args: &VerifyArgs) -> Result<Exit, Failure>
             index.sha256
         ))?;
     }
-    Ok(Exit::Ok)
+    // The archive is whole, but the rule is that every companion that is there can be read.
+    let bad = |problem: &&Problem| matches!(problem, Problem::BadCompanion { .. });
+    match reading.opened.backup.description.problems.iter().find(bad) {
+        Some(problem) => Err(Failure::new(Exit::BadBackup, format!("a companion file is damaged: {problem}"))),
+        None => Ok(Exit::Ok),
+    }
 }
 
 fn notes(index: &Index) -> Vec<String> {

@@ -36,6 +36,7 @@ pub fn plan(context: &mut Context, args: &PlanArgs, reach: Option<Reach>) -> Res
     if args.json {
         let mut object = view.json();
         if let Some(object) = object.as_object_mut() {
+            object.insert("warnings".to_owned(), json!(context.warnings()));
             object.insert("compatibility".to_owned(), json!(fit));
             object.insert("mode".to_owned(), json!(selection.request.mode.key()));
             object.insert("submittable".to_owned(), json!(submittable));

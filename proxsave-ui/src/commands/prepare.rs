@@ -76,7 +76,7 @@ impl Context {
         let found = Compatibility::judge(host.roles, &host.evidence, index.roles.roles, &index.roles.why);
         if found.needs_consent() {
             for reason in &found.reasons {
-                self.warn(reason);
+                self.caution(reason);
             }
             if !args.accept_warnings {
                 let question = Question { text: "Go on all the same", flag: "--accept-warnings", back: false };

@@ -29,6 +29,8 @@ pub struct Ending {
     pub dry_run: bool,
     /// Hash of the plan.
     pub plan_hash: Digest,
+    /// What was warned of and accepted.
+    pub warnings: Vec<String>,
     /// Counts of each category, as planned.
     pub counts: Vec<(CategoryId, Counts)>,
     /// What was skipped.
@@ -174,6 +176,7 @@ impl Ending {
             "exit_code": self.exit().code(),
             "uncertain": self.committed && self.helper.is_none(),
             "dry_run": self.dry_run,
+            "warnings": self.warnings,
             "phase": helper.map(|report| report.phase),
             "plan_hash": self.plan_hash.to_string(),
             "txid": helper.map(|report| escape(report.txid.as_bytes())),
@@ -268,6 +271,7 @@ mod tests {
         Ending {
             dry_run: false,
             plan_hash: zero,
+            warnings: vec![],
             counts: vec![(CategoryId::Ssh, Counts::default())],
             skipped: vec![],
             left_out: json!([]),

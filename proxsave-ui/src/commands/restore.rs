@@ -62,7 +62,7 @@ pub fn restore(context: &mut Context, args: &RestoreArgs, reach: Reach) -> Resul
             let Said::Go(export_dir) = review(context, args, &view, &prepared, &session, false)? else {
                 return Err(Failure::stopped());
             };
-            let ending = blank(args, &prepared, &view, &reading.index);
+            let ending = blank(context, args, &prepared, &view, &reading.index);
             finish(context, args, carry_out::run(context, &mut reading, &session, &prepared, export_dir, ending)?)
         }
         None => {
@@ -76,7 +76,7 @@ pub fn restore(context: &mut Context, args: &RestoreArgs, reach: Reach) -> Resul
                     let view = View::of_planned(&planned, &reading.index);
                     let prepared = of_planned(&planned, &selection, &reading.index)?;
                     let said = review(context, args, &view, &prepared, &session, asked)?;
-                    let ending = blank(args, &prepared, &view, &reading.index);
+                    let ending = blank(context, args, &prepared, &view, &reading.index);
                     (said, prepared, ending)
                 };
                 // What was shown is not needed while it is carried out.
@@ -133,10 +133,11 @@ fn of_file(file: PlanFile, reading: &Reading) -> Result<Prepared, Failure> {
 }
 
 /// A report in which nothing has happened yet.
-fn blank(args: &RestoreArgs, prepared: &Prepared, view: &View<'_>, index: &Index) -> Ending {
+fn blank(context: &Context, args: &RestoreArgs, prepared: &Prepared, view: &View<'_>, index: &Index) -> Ending {
     Ending {
         dry_run: args.dry_run,
         plan_hash: prepared.plan.hash(),
+        warnings: context.warnings().to_vec(),
         counts: view.counts(),
         skipped: skipped(view),
         left_out: prepared.left_out.clone(),

@@ -1,4 +1,5 @@
 //! The program's exit codes and where it says what.
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::process::{Command, Output, Stdio};
 

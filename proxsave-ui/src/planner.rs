@@ -131,6 +131,7 @@ pub struct Draft<'a> {
     selection: &'a Selection,
     wanted: Vec<Wanted>,
     exports: Vec<Exported>,
+    privileged_bits: bool,
 }
 
 /// A finished plan and what led to it.
@@ -193,7 +194,13 @@ impl<'a> Draft<'a> {
                 below = Some(want.path.clone());
             }
         }
-        Ok(Self { index, selection, wanted, exports })
+        Ok(Self { index, selection, wanted, exports, privileged_bits: true })
+    }
+
+    /// Says whether set-id bits and file capabilities are restored for the caller; they are unless told otherwise.
+    #[must_use]
+    pub fn with_privileged_bits(self, privileged_bits: bool) -> Self {
+        Self { privileged_bits, ..self }
     }
 
     /// What has to be looked at, in the order in which [`Draft::finish`] wants the answers.

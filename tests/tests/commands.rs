@@ -82,20 +82,39 @@ fn a_plan_is_carried_out_as_it_is_or_not_at_all() {
     lab.populate();
     let mut tar = Tar::new();
     tar.file("./home/anna/live.txt", "from the backup").file("./home/anna/new", "new");
+    tar.file("./etc/pve/storage.cfg", "dir: x\n").dir("./home/anna/live");
+    std::fs::write(lab.root().join("home/anna/live"), "a file where the backup has a directory").unwrap();
     let backup = Backup::default().write(&lab.backups(), &tar.finish());
     let plan = |name: &str| {
         let file = lab.home().join(name);
         let helper = lab.helper();
         let mut command = lab.ui(&["plan", "--mode", "full", "--host-role", "pve", "--no-input", "--accept-warnings"]);
-        command.arg(&backup).arg("-o").arg(&file).arg("--socket").arg(&helper.socket);
-        lab.run(command).assert_ok();
+        command.arg("--json").arg(&backup).arg("-o").arg(&file).arg("--socket").arg(&helper.socket);
+        let outcome = lab.run(command);
+        outcome.assert_ok();
         let _ = helper.finish();
-        file
+        (file, outcome.json())
     };
     let before = lab.snapshot();
-    let (first, second) = (plan("first.plan"), plan("second.plan"));
+    let ((first, shown), (second, _)) = (plan("first.plan"), plan("second.plan"));
     assert_eq!(before.changes(&lab.snapshot()), []);
-    carry_out(&lab, &first, &backup).assert_ok();
+    let outcome = carry_out(&lab, &first, &backup);
+    // The directory that could not be made is told of, as it was in the plan.
+    assert_eq!(outcome.code, Some(8), "{outcome:?}");
+    let report = outcome.json();
+    assert_eq!(shown["plan_hash"], report["plan_hash"]);
+    let counts = |value: &serde_json::Value| {
+        let all = value["categories"].as_array().unwrap().iter();
+        let one = |category: &serde_json::Value| {
+            ["category", "new", "changed", "same", "exported", "refused"].map(|key| category[key].to_string())
+        };
+        all.map(one).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(&shown), counts(&report));
+    assert_eq!(
+        (&report["skipped"][0]["path"], &report["exported"][0]["entries"]),
+        (&"/home/anna/live".into(), &1.into())
+    );
     assert_eq!(std::fs::read(lab.root().join("home/anna/live.txt")).unwrap(), b"from the backup");
     // The second was made for a tree that is no more.
     let after = lab.snapshot();

@@ -1,7 +1,7 @@
 //! `plan`: what a restore would change.
 
 use super::launch::{self, Reach};
-use super::prepare::{Host, not_submittable};
+use super::prepare::{Host, archive_ref, not_submittable};
 use super::session::Session;
 use super::{Context, Failure, text};
 use crate::cli::{Exit, PlanArgs};
@@ -22,7 +22,7 @@ pub fn plan(context: &mut Context, args: &PlanArgs, reach: Option<Reach>) -> Res
     let host = Host::of(session.as_ref(), args.selection.host_role);
     let fit = context.consent(&host, &reading.index, &args.open)?;
     let selection = context.select(&reading.index, host.roles, &args.selection)?;
-    let planned = context.plan(&reading, &selection, session.as_ref())?;
+    let planned = context.plan(&reading.index, &selection, session.as_ref(), archive_ref(&reading))?;
     let view = View::of_planned(&planned, &reading.index);
     let submittable = session.is_some();
     let hash = planned.plan.as_ref().filter(|_| submittable).map(proxsave_proto::ValidPlan::hash);

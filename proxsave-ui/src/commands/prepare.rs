@@ -181,18 +181,20 @@ impl Context {
         })
     }
 
-    /// Looks at the live files and makes the plan.
+    /// Looks at the live files and makes the plan, which will name the backup as `archive` does.
     ///
     /// # Errors
     /// When the session ends, or the tree changes meanwhile.
     pub fn plan(
         &mut self,
-        reading: &Reading,
+        index: &Index,
         selection: &Selection,
         session: Option<&Session>,
+        archive: ArchiveRef,
     ) -> Result<Planned, Failure> {
         let granted = session.map(|session| session.hello().granted.as_slice());
-        let draft = Draft::new(&reading.index, selection, granted)?;
+        let privileged_bits = session.is_none_or(|session| session.hello().grants_privileged_bits);
+        let draft = Draft::new(index, selection, granted)?.with_privileged_bits(privileged_bits);
         let targets: Vec<Option<Target>> = match session {
             Some(session) => {
                 let mut bar = Progress::begin("Looking", None);
@@ -211,7 +213,7 @@ impl Context {
                 found
             }
         };
-        Ok(draft.finish(targets, archive_ref(reading))?)
+        Ok(draft.finish(targets, archive)?)
     }
 }
 

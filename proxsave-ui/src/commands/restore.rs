@@ -3,7 +3,7 @@
 mod carry_out;
 
 use super::launch::Reach;
-use super::prepare::{Host, not_submittable};
+use super::prepare::{Host, archive_ref, not_submittable};
 use super::report::{Ending, left_out, missed, not_restorable, skipped};
 use super::session::Session;
 use super::{Context, Failure, Reading, text};
@@ -13,7 +13,7 @@ use crate::dialogue::{Answer, Question};
 use crate::export::ExportDir;
 use crate::planner::file::PlanFile;
 use crate::planner::view::View;
-use crate::planner::{Draft, Exported, Planned};
+use crate::planner::{Exported, Planned};
 use crate::selection::{Selection, available};
 use proxsave_proto::{RelPath, ValidPlan};
 use serde_json::Value;
@@ -57,12 +57,19 @@ pub fn restore(context: &mut Context, args: &RestoreArgs, reach: Reach) -> Resul
     ));
     match file {
         Some(file) => {
-            let prepared = of_file(file, &reading)?;
-            let view = View::of_plan(prepared.plan.plan());
-            let Said::Go(export_dir) = review(context, args, &view, &prepared, &session, false)? else {
-                return Err(Failure::stopped());
+            let (prepared, planned) = of_file(context, file, &reading, &session)?;
+            let bits = session.hello().grants_privileged_bits;
+            let (said, ending) = {
+                let view = match &planned {
+                    Some(planned) => View::of_planned(planned, &reading.index),
+                    None => View::of_plan(prepared.plan.plan(), bits),
+                };
+                let said = review(context, args, &view, &prepared, &session, false)?;
+                (said, blank(context, args, &prepared, &view, &reading.index))
             };
-            let ending = blank(context, args, &prepared, &view, &reading.index);
+            // What was shown is not needed while it is carried out.
+            drop(planned);
+            let Said::Go(export_dir) = said else { return Err(Failure::stopped()) };
             finish(context, args, carry_out::run(context, &mut reading, &session, &prepared, export_dir, ending)?)
         }
         None => {
@@ -70,7 +77,7 @@ pub fn restore(context: &mut Context, args: &RestoreArgs, reach: Reach) -> Resul
             context.consent(&host, &reading.index, &args.open)?;
             loop {
                 let selection = context.select(&reading.index, host.roles, &args.selection)?;
-                let planned = context.plan(&reading, &selection, Some(&session))?;
+                let planned = context.plan(&reading.index, &selection, Some(&session), archive_ref(&reading))?;
                 let asked = args.selection.mode.is_none() && args.selection.categories.is_empty();
                 let (said, prepared, ending) = {
                     let view = View::of_planned(&planned, &reading.index);
@@ -111,8 +118,15 @@ fn of_planned(planned: &Planned, selection: &Selection, index: &Index) -> Result
     })
 }
 
-/// A plan from a file, bound to the backup again.
-fn of_file(file: PlanFile, reading: &Reading) -> Result<Prepared, Failure> {
+/// A plan from a file, bound to the backup again, and what was shown when it was made: what is the same or refused is
+/// not part of a plan, so it is looked at again. `None` when the root or the rights are no longer as they were then;
+/// the helper will refuse such a plan and say what differs.
+fn of_file(
+    context: &mut Context,
+    file: PlanFile,
+    reading: &Reading,
+    session: &Session,
+) -> Result<(Prepared, Option<Planned>), Failure> {
     let plan = file.plan.plan();
     if plan.archive.sha256 != reading.index.sha256 {
         return Err(Failure::new(
@@ -127,9 +141,19 @@ fn of_file(file: PlanFile, reading: &Reading) -> Result<Prepared, Failure> {
         return Err(Failure::new(Exit::Usage, format!("the backup does not hold what the plan writes to {path}")));
     }
     let selection = Selection::new(&available(&reading.index), file.request, plan.host, file.backup_roles)?;
-    let exports = Draft::new(&reading.index, &selection, None)?.into_exports();
-    let (left_out, missed) = (left_out(&selection), missed(&selection, &reading.index));
-    Ok(Prepared { plan: file.plan, exports, copies: Vec::new(), left_out, missed })
+    let planned = context.plan(&reading.index, &selection, Some(session), plan.archive.clone())?;
+    let again = planned.plan.as_ref().is_some_and(|again| again.hash() == file.plan.hash());
+    if !again {
+        context.caution("the root is no longer as it was when this plan was made; make a new one with `plan -o`");
+    }
+    let prepared = Prepared {
+        plan: file.plan,
+        exports: planned.exports.clone(),
+        copies: planned.copies.clone(),
+        left_out: left_out(&selection),
+        missed: missed(&selection, &reading.index),
+    };
+    Ok((prepared, again.then_some(planned)))
 }
 
 /// A report in which nothing has happened yet.

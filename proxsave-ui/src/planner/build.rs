@@ -32,7 +32,8 @@ impl Draft<'_> {
             }
             let answer = answers.next().ok_or(PlanError::Answers { asked, got })?;
             got += 1;
-            want.outcome = answer.as_ref().map_or(Outcome::Unknown, |target| look(self.index, want, target));
+            want.outcome =
+                answer.as_ref().map_or(Outcome::Unknown, |target| look(self.index, want, target, self.privileged_bits));
             targets.push(answer);
         }
         if answers.next().is_some() {
@@ -120,7 +121,7 @@ fn is_written(want: &Wanted) -> bool {
 }
 
 /// The outcome of one entry by itself.
-fn look(index: &Index, want: &Wanted, target: &Target) -> Outcome {
+fn look(index: &Index, want: &Wanted, target: &Target, privileged_bits: bool) -> Outcome {
     let goal = node(index, want.file.unwrap_or(want.entry)).and_then(Goal::of_index);
     let Some(goal) = goal else { return Outcome::Refused(RefusedWhy::Metadata("hard link's file")) };
     match target {
@@ -129,7 +130,7 @@ fn look(index: &Index, want: &Wanted, target: &Target) -> Outcome {
         Target::Present(_, there) => match there.kind {
             Kind::Special => Outcome::Refused(RefusedWhy::OverSpecial),
             kind if (kind == Kind::Dir) != (goal.kind == Kind::Dir) => Outcome::Refused(RefusedWhy::KindOverKind(kind)),
-            _ => match goal.differs(there) {
+            _ => match goal.differs(there, privileged_bits) {
                 how if how.is_empty() => Outcome::Same,
                 how => Outcome::Changed(how),
             },

@@ -5,6 +5,9 @@ use proxsave_proto::Digest;
 use proxsave_proto::plan::{Meta, Node, Xattr};
 use proxsave_proto::state::{Kind, Present};
 
+const SET_ID: u16 = 0o6000;
+const CAPABILITY: &[u8] = b"security.capability";
+
 /// A way in which something differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -127,8 +130,9 @@ impl<'a> Goal<'a> {
         })
     }
 
-    /// What of it differs from what is there.
-    pub(super) fn differs(&self, there: &Present) -> Aspects {
+    /// What of it differs from what is there. Without `privileged_bits` the helper drops set-id bits and file
+    /// capabilities, so that they lack there is no difference: it would be one again after every restore.
+    pub(super) fn differs(&self, there: &Present, privileged_bits: bool) -> Aspects {
         let mut found = Aspects::default();
         if self.kind != there.kind {
             return found.with(Aspect::Kind);
@@ -140,12 +144,26 @@ impl<'a> Goal<'a> {
         found.note(self.link.is_some() && self.link != there.link.as_deref(), Aspect::Link);
         // The mode of a symbolic link means nothing and cannot be set, nor can it carry these attributes.
         if self.kind != Kind::Symlink {
-            found.note(self.meta.mode != there.mode, Aspect::Mode);
-            found.note(Xattr::digest(&self.meta.xattrs) != there.xattrs, Aspect::Xattrs);
+            let lacking = self.meta.mode & !there.mode;
+            let other = if privileged_bits { self.meta.mode } else { self.meta.mode & !(lacking & SET_ID) };
+            found.note(other != there.mode, Aspect::Mode);
+            found.note(!self.has_xattrs(there, privileged_bits), Aspect::Xattrs);
         }
         found.note((self.meta.uid, self.meta.gid) != (there.uid, there.gid), Aspect::Owner);
         found.note(self.meta.mtime.is_some_and(|time| time != there.mtime), Aspect::Time);
         found
+    }
+
+    fn has_xattrs(&self, there: &Present, privileged_bits: bool) -> bool {
+        let all = &self.meta.xattrs;
+        if Xattr::digest(all) == there.xattrs {
+            return true;
+        }
+        if privileged_bits || !all.iter().any(|xattr| xattr.name == CAPABILITY) {
+            return false;
+        }
+        let kept: Vec<Xattr> = all.iter().filter(|xattr| xattr.name != CAPABILITY).cloned().collect();
+        Xattr::digest(&kept) == there.xattrs
     }
 
     /// Whether it asks for a time.

@@ -283,3 +283,40 @@ fn contents_are_asked_once_in_the_archives_order() {
     other.entries.retain(|entry| entry.path != path("root/c"));
     assert_eq!(contents(&plan, &other), Err(path("root/c")));
 }
+
+#[test]
+fn what_the_helper_drops_is_no_difference() {
+    use proxsave_proto::state::Present;
+    let capability = |extra: &[&str]| {
+        let names = std::iter::once("security.capability").chain(extra.iter().copied());
+        names.map(|name| Xattr { name: name.as_bytes().to_vec(), value: vec![1] }).collect::<Vec<_>>()
+    };
+    let all = capability(&["user.x"]);
+    let index = index(vec![
+        file_with("root/set-id", b"", meta(0o4755)),
+        file_with("root/set-id-there", b"", meta(0o4755)),
+        file_with("root/set-id-only-there", b"", meta(0o755)),
+        file_with("root/other-mode", b"", meta(0o4755)),
+        file_with("root/capable", b"", Meta { xattrs: all.clone(), ..meta(0o755) }),
+        file_with("root/other-xattrs", b"", Meta { xattrs: all.clone(), ..meta(0o755) }),
+    ]);
+    let there = |mode, xattrs: &[Xattr]| Present { xattrs: Xattr::digest(xattrs), ..present(Kind::File, mode, b"") };
+    let host = Host::default()
+        .with("root/set-id", there(0o755, &[]))
+        .with("root/set-id-there", there(0o4755, &[]))
+        .with("root/set-id-only-there", there(0o4755, &[]))
+        .with("root/other-mode", there(0o700, &[]))
+        .with("root/capable", there(0o755, &all[1..]))
+        .with("root/other-xattrs", there(0o755, &[]));
+    let selection = Selection::new(&available(&index), full(), Roles::DUAL, Roles::DUAL).unwrap();
+    let outcomes = |privileged_bits: bool| {
+        let draft = Draft::new(&index, &selection, None).unwrap().with_privileged_bits(privileged_bits);
+        let answers: Vec<_> = draft.questions().map(|item| Some(host.probe(&item.path))).collect();
+        let planned = draft.finish(answers, archive()).unwrap();
+        let all = ["set-id", "set-id-there", "set-id-only-there", "other-mode", "capable", "other-xattrs"];
+        all.map(|name| outcome(&planned, &format!("root/{name}")))
+    };
+    let (mode, xattrs) = (changed(&[Aspect::Mode]), changed(&[Aspect::Xattrs]));
+    assert_eq!(outcomes(true), [mode, Outcome::Same, mode, mode, xattrs, xattrs]);
+    assert_eq!(outcomes(false), [Outcome::Same, Outcome::Same, mode, mode, Outcome::Same, xattrs]);
+}

@@ -155,9 +155,9 @@ impl<'a> View<'a> {
         Self::sorted(wanted.chain(exported).chain(made).collect())
     }
 
-    /// Of a plan that was read from a file: what is the same or refused is not part of it.
+    /// Of a plan alone: what is the same, refused or exported is not part of it.
     #[must_use]
-    pub fn of_plan(plan: &'a Plan) -> Self {
+    pub fn of_plan(plan: &'a Plan, privileged_bits: bool) -> Self {
         let find = |path: &RelPath| {
             plan.entries.binary_search_by(|entry| entry.path.cmp(path)).ok().and_then(|at| plan.entries.get(at))
         };
@@ -173,7 +173,7 @@ impl<'a> View<'a> {
                 category: entry.category,
                 kind,
                 size: entry.node.content_len(),
-                fate: fate_of(entry, goal),
+                fate: fate_of(entry, goal, privileged_bits),
             }
         });
         Self::sorted(lines.collect())
@@ -310,12 +310,12 @@ fn kind_of(node: &IndexNode) -> &'static str {
     }
 }
 
-fn fate_of(entry: &Entry, goal: Option<Goal<'_>>) -> Fate {
+fn fate_of(entry: &Entry, goal: Option<Goal<'_>>, privileged_bits: bool) -> Fate {
     match (&entry.before, goal) {
         _ if entry.origin == Origin::Parent => Fate::Made,
         (None, _) | (_, None) => Fate::Selected(Outcome::New),
         (Some(there), Some(goal)) => {
-            let how = goal.differs(there);
+            let how = goal.differs(there, privileged_bits);
             let time = super::Aspects::default().with(super::Aspect::Time);
             let names = super::Aspects::default().with(super::Aspect::Names);
             Fate::Selected(Outcome::Changed(match how.is_empty() {
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(json["entries"].as_array().unwrap().len(), 7);
         // Read back from the plan alone, what is written looks the same.
         let plan = planned.plan.as_ref().unwrap().plan();
-        let again: Vec<String> = View::of_plan(plan).text().filter(|line| line.starts_with("  ")).collect();
+        let again: Vec<String> = View::of_plan(plan, true).text().filter(|line| line.starts_with("  ")).collect();
         let shown: Vec<String> = text.iter().filter(|line| line.starts_with("  ")).cloned().collect();
         assert_eq!(again, shown);
     }

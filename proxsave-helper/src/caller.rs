@@ -1,4 +1,4 @@
-//! Who the caller is: by the kernel's word, never by its own.
+//! Who the caller is: by the kernel's word or root's, never by its own.
 
 use std::fmt;
 use std::fs::File;
@@ -14,8 +14,6 @@ const MAX_DATABASE: u64 = 16 << 20;
 pub struct Caller {
     /// User id. The only part that rights hang on.
     pub uid: u32,
-    /// Group id.
-    pub gid: u32,
     /// Process id, in our namespace, at the time of connecting; for the log only, since it can be reused.
     pub pid: Option<u32>,
     /// Name in the host's `/etc/passwd`, where it has one; for display only.
@@ -31,7 +29,14 @@ impl Caller {
         let cred = rustix::net::sockopt::socket_peercred(socket)?;
         let uid = cred.uid.as_raw();
         let pid = u32::try_from(cred.pid.as_raw_nonzero().get()).ok();
-        Ok(Self { uid, gid: cred.gid.as_raw(), pid, name: user_name(uid) })
+        Ok(Self { uid, pid, name: user_name(uid) })
+    }
+
+    /// The user for whom root started this process, which it says with `--for-user`: from here on that user is who
+    /// calls, with that user's rights and no more. Root itself stays root.
+    #[must_use]
+    pub fn on_behalf_of(self, uid: u32) -> Self {
+        Self { uid, pid: self.pid, name: user_name(uid) }
     }
 
     /// As it is told to the front-end.
@@ -119,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_hostile_name_is_shown_escaped() {
-        let caller = Caller { uid: 7, gid: 7, pid: None, name: Some("a\x1b[2J".to_owned()) };
+        let caller = Caller { uid: 7, pid: None, name: Some("a\x1b[2J".to_owned()) };
         assert_eq!(caller.to_string(), "user a\\x1b[2J (7)");
     }
 }

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     fn caller(uid: u32) -> Caller {
-        Caller { uid, gid: uid, pid: None, name: None }
+        Caller { uid, pid: None, name: None }
     }
 
     #[test]

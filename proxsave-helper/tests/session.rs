@@ -410,6 +410,31 @@ fn root_s_own_front_end_is_served_over_stdio_and_soon() {
 }
 
 #[test]
+fn root_s_front_end_for_a_user_has_that_user_s_session() {
+    let temp = tempfile::tempdir().unwrap();
+    let (near, far) = UnixStream::pair().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_proxsave-helper"))
+        .args(["serve", "--stdio", "--for-user", "61001", "--state"])
+        .arg(temp.path().join("state"))
+        .arg("--root")
+        .arg(temp.path())
+        .env_remove("SUDO_UID")
+        .env_remove("PKEXEC_UID")
+        .stdin(std::os::fd::OwnedFd::from(far))
+        .spawn()
+        .unwrap();
+    run(async {
+        let client = client(near);
+        assert_eq!(client.hello(context(), hello()).await.unwrap().unwrap().caller.uid, 61001);
+        client.cancel(context()).await.unwrap().unwrap();
+    });
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let log = std::fs::read_to_string(temp.path().join("state/audit.jsonl")).unwrap();
+    let connection = log.lines().find(|line| line.contains("\"connection\"")).unwrap();
+    assert!(connection.contains("\"uid\":61001") && connection.contains("stdio, started by root"), "{connection}");
+}
+
+#[test]
 fn only_root_serves() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_proxsave-helper"));
     command.args(["serve", "--listen", "/tmp/never", "--state", "/tmp/never-state"]);

@@ -71,7 +71,7 @@ mod tests {
     fn the_second_session_is_told_who_has_the_first() {
         let temp = tempfile::tempdir().unwrap();
         let dir = rustix::fs::open(temp.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let alice = Caller { uid: 1000, gid: 1000, pid: None, name: Some("alice".to_owned()) };
+        let alice = Caller { uid: 1000, pid: None, name: Some("alice".to_owned()) };
         let first = SessionLock::take(&dir, &alice).unwrap();
         let error = SessionLock::take(&dir, &alice).unwrap_err().to_string();
         assert!(error.contains("for user alice (1000), for "), "{error}");

@@ -47,6 +47,8 @@ pub enum Via {
     Listen,
     /// Over descriptor 0.
     Stdio,
+    /// Over descriptor 0, from a front-end that root started for the caller and that becomes the caller.
+    StartedByRoot,
 }
 
 impl fmt::Display for Via {
@@ -54,6 +56,7 @@ impl fmt::Display for Via {
         f.write_str(match self {
             Via::Listen => "listen",
             Via::Stdio => "stdio",
+            Via::StartedByRoot => "stdio, started by root",
         })
     }
 }

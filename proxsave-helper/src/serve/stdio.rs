@@ -1,7 +1,8 @@
 //! `--stdio`: descriptor 0 is one end of a socket pair that the front-end made before it started us.
 //!
 //! Who called is who made the pair, by the kernel's word. Only the plain case is taken: root's own front-end started
-//! this process directly. A process between the two (sudo, pkexec) has rules of its own, and doubt never yields
+//! this process directly. With `--for-user` it is that user's session: root's front-end becomes that user for good. A
+//! process between the two (sudo, pkexec) has rules of its own, and doubt never yields
 //! root.
 
 use super::{Opened, ServeError, Settings, session};
@@ -23,11 +24,16 @@ pub fn stdio(settings: &Settings) -> Result<i32, ServeError> {
     check_socket(&front_end)?;
     let caller = Caller::of(&front_end).map_err(|error| ServeError::System("ask who is at descriptor 0", error))?;
     check_launcher(&caller)?;
-    let opened = Opened::open(settings, Via::Stdio)?;
+    // Root named the user that its front-end becomes: the session is that user's, not root's.
+    let (caller, via) = match settings.for_user {
+        Some(uid) if uid != caller.uid => (caller.on_behalf_of(uid), Via::StartedByRoot),
+        _ => (caller, Via::Stdio),
+    };
+    let opened = Opened::open(settings, via)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(moved)?;
     rustix::stdio::dup2_stdin(&null).map_err(moved)?;
     drop(null);
-    Ok(session(front_end, caller, Via::Stdio, &opened, settings))
+    Ok(session(front_end, caller, via, &opened, settings))
 }
 
 fn check_socket(socket: &UnixStream) -> Result<(), ServeError> {

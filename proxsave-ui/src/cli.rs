@@ -161,7 +161,8 @@ pub struct RestoreArgs {
     /// Directories to search when no backup is named
     #[arg(long, value_name = "DIR")]
     pub from: Vec<PathBuf>,
-    /// Do everything but write: the helper checks the plan, the contents are read and verified
+    /// Write nothing, in the root or the export directory: the archive is read whole and verified against its hash,
+    /// the live files are looked at, and the helper checks the plan as for a real restore; its log says dry run
     #[arg(short = 'n', long)]
     pub dry_run: bool,
     /// Start without asking; the word must be RESTORE
@@ -273,7 +274,7 @@ pub struct LimitArgs {
     /// Bytes of one path [default: 4095]
     #[arg(long, value_name = "BYTES")]
     pub limit_path: Option<u32>,
-    /// Bytes of all contents (suffixes K, M, G, T)
+    /// Bytes of the decompressed archive [default: none; what is written must fit into what is free all the same]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub limit_total: Option<u64>,
     /// Bytes of one extension header [default: 1M]

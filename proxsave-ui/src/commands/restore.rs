@@ -10,7 +10,7 @@ use super::{Context, Failure, Reading, text};
 use crate::cli::{CONFIRM_WORD, Exit, RestoreArgs};
 use crate::decoder::Index;
 use crate::dialogue::{Answer, Question};
-use crate::export::ExportDir;
+use crate::export::{ExportDir, ExportError};
 use crate::planner::file::PlanFile;
 use crate::planner::view::View;
 use crate::planner::{Exported, Planned};
@@ -64,7 +64,7 @@ pub fn restore(context: &mut Context, args: &RestoreArgs, reach: Reach) -> Resul
                     Some(planned) => View::of_planned(planned, &reading.index),
                     None => View::of_plan(prepared.plan.plan(), bits),
                 };
-                let said = review(context, args, &view, &prepared, &session, false)?;
+                let said = review(context, args, &view, &prepared, &reading.index, &session, false)?;
                 (said, blank(context, args, &prepared, &view, &reading.index))
             };
             // What was shown is not needed while it is carried out.
@@ -82,7 +82,7 @@ pub fn restore(context: &mut Context, args: &RestoreArgs, reach: Reach) -> Resul
                 let (said, prepared, ending) = {
                     let view = View::of_planned(&planned, &reading.index);
                     let prepared = of_planned(&planned, &selection, &reading.index)?;
-                    let said = review(context, args, &view, &prepared, &session, asked)?;
+                    let said = review(context, args, &view, &prepared, &reading.index, &session, asked)?;
                     let ending = blank(context, args, &prepared, &view, &reading.index);
                     (said, prepared, ending)
                 };
@@ -183,6 +183,7 @@ fn review(
     args: &RestoreArgs,
     view: &View<'_>,
     prepared: &Prepared,
+    index: &Index,
     session: &Session,
     back: bool,
 ) -> Result<Said, Failure> {
@@ -198,17 +199,23 @@ fn review(
         let tail = format!("Plan {}", prepared.plan.hash());
         context.dialogue.page(std::iter::once(head).chain(view.text()).chain([tail]))?;
     }
+    let usable = |dir: &Path| {
+        ExportDir::check(dir, &session.hello().root, Some(prepared.plan.plan()))?;
+        ExportDir::check_room(dir, index, &prepared.exports)
+    };
     if args.dry_run {
+        // Nothing is made there, but whether it could be is told.
+        args.export_dir.as_deref().filter(|_| !prepared.exports.is_empty()).map_or(Ok(()), usable)?;
         return Ok(Said::Go(None));
     }
     loop {
         let export_dir = match (&args.export_dir, prepared.exports.is_empty()) {
             (_, true) => None,
             (Some(dir), false) => {
-                ExportDir::check(dir, &session.hello().root, Some(prepared.plan.plan()))?;
+                usable(dir)?;
                 Some(dir.clone())
             }
-            (None, false) => match ask_export_dir(context, prepared, session, back)? {
+            (None, false) => match ask_export_dir(context, &usable, back)? {
                 Some(dir) => Some(dir),
                 None => return Ok(Said::Back),
             },
@@ -233,8 +240,7 @@ fn review(
 /// Asks where exports go; `None` for back.
 fn ask_export_dir(
     context: &mut Context,
-    prepared: &Prepared,
-    session: &Session,
+    usable: &dyn Fn(&Path) -> Result<(), ExportError>,
     back: bool,
 ) -> Result<Option<PathBuf>, Failure> {
     let question = Question { text: "Directory for what is exported and not applied", flag: "--export-dir", back };
@@ -243,7 +249,7 @@ fn ask_export_dir(
             context.dialogue.line(question, "a directory of yours, made if missing; Enter for ./proxsave-export")?;
         let Answer::Is(text) = answer else { return Ok(None) };
         let dir = PathBuf::from(if text.is_empty() { "./proxsave-export" } else { text.as_str() });
-        match ExportDir::check(&dir, &session.hello().root, Some(prepared.plan.plan())) {
+        match usable(&dir) {
             Ok(()) => return Ok(Some(dir)),
             Err(error) => context.dialogue.say(error.to_string()),
         }

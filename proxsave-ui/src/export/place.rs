@@ -1,6 +1,8 @@
 //! Where an export may go.
 
 use super::ExportError;
+use crate::decoder::Index;
+use crate::planner::Exported;
 use proxsave_proto::{Plan, RelPath};
 use rustix::fs::{Mode, OFlags, fstat, mkdirat, open, openat};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -32,6 +34,9 @@ const SYSTEM: &[&str] = &[
 /// Places below those that belong to users all the same.
 const OF_USERS: &[&str] = &["run/user", "run/media"];
 
+/// What an exported entry takes besides its content, and what content is rounded up to: one block of the common size.
+const BLOCK: u64 = 4096;
+
 /// A fresh directory, 0700, below one that the operator chose.
 #[derive(Debug)]
 pub struct ExportDir {
@@ -54,6 +59,17 @@ impl ExportDir {
             _ => real,
         };
         allowed(&real, root, plan).map_err(refuse)
+    }
+
+    /// Checks that what is to be exported fits into what is free there for the caller, before anything is written.
+    ///
+    /// # Errors
+    /// [`ExportError::Place`] with both figures.
+    pub fn check_room(chosen: &Path, index: &Index, exports: &[Exported]) -> Result<(), ExportError> {
+        let refuse = |why: String| ExportError::Place { path: chosen.to_owned(), why };
+        let existing = if chosen.exists() { chosen } else { parent_of(chosen) };
+        let room = rustix::fs::statvfs(existing).map_err(|error| refuse(std::io::Error::from(error).to_string()))?;
+        fits(space(index, exports), room.f_bavail.saturating_mul(room.f_frsize)).map_err(refuse)
     }
 
     /// Makes the fresh directory `proxmox-config-export-STAMP` in the chosen one, which is made when it is missing.
@@ -92,6 +108,22 @@ impl ExportDir {
     }
 }
 
+/// The bytes that an export takes; sparse files and hard links count in full, for they are written out.
+fn space(index: &Index, exports: &[Exported]) -> u64 {
+    let entries = exports.iter().filter_map(|export| index.entries.get(export.entry as usize));
+    let content = |entry| super::file_of(index, entry).map_or(0, crate::selection::content_len);
+    let blocks = |bytes: u64| bytes.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+    entries.map(|entry| blocks(content(entry)).saturating_add(BLOCK)).fold(0, u64::saturating_add)
+}
+
+fn fits(need: u64, free: u64) -> Result<(), String> {
+    if need <= free {
+        return Ok(());
+    }
+    let (need, free) = (crate::dialogue::bytes(need), crate::dialogue::bytes(free));
+    Err(format!("the export needs {need} and only {free} are free there; nothing was written; choose another place"))
+}
+
 fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -126,6 +158,25 @@ fn allowed(real: &Path, root: &[u8], plan: Option<&Plan>) -> Result<(), String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_export_that_does_not_fit_is_refused_before_it_begins() {
+        use crate::planner::testing::{file, hardlink, index};
+        use proxsave_proto::CategoryId::PveCluster as category;
+        let mut index = index(vec![file("etc/pve/a", &[1; 5000]), hardlink("etc/pve/b", "etc/pve/a")]);
+        let exports = [Exported { entry: 0, category }, Exported { entry: 1, category }];
+        assert_eq!(space(&index, &exports), 2 * (8192 + 4096));
+        assert!(fits(10, 10).is_ok() && fits(11, 10).unwrap_err().contains("11 B"));
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("new");
+        assert!(ExportDir::check_room(&missing, &index, &exports).is_ok());
+        if let crate::decoder::IndexNode::File { size, .. } = &mut index.entries[0].node {
+            *size = 1 << 60;
+        }
+        let error = ExportDir::check_room(&missing, &index, &exports).unwrap_err();
+        assert!(error.to_string().contains("free"), "{error}");
+        assert!(!missing.exists());
+    }
 
     #[test]
     fn the_root_and_the_system_are_no_place_for_exports() {

@@ -7,7 +7,7 @@ use proxsave_tests::mutate::Rng;
 use proxsave_tests::tarball::Tar;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn verify_accepts_every_shipped_backup() {
@@ -122,6 +122,12 @@ fn a_plan_is_carried_out_as_it_is_or_not_at_all() {
     assert_eq!(after.changes(&lab.snapshot()), []);
 }
 
+fn remove_restored(lab: &Lab) {
+    for index in 0..200 {
+        let _ = std::fs::remove_file(lab.root().join(format!("home/anna/{index}")));
+    }
+}
+
 #[test]
 fn interrupted_at_random_moments() {
     let lab = Lab::new();
@@ -134,13 +140,23 @@ fn interrupted_at_random_moments() {
     }
     let backup = Backup::default().write(&lab.backups(), &tar.finish());
     let mut stopped = 0;
-    for round in 0..12 {
+    // The first round only tells how long a restore takes here.
+    let mut whole = Duration::ZERO;
+    for round in 0..13 {
         let before = lab.snapshot();
         let helper = lab.helper();
         let _ = std::fs::remove_dir_all(lab.exports());
         let mut command = lab.restore_command(&backup, "pve", &helper);
+        let begun = Instant::now();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(30 + rng.below(400) as u64));
+        if round == 0 {
+            assert!(wait(&mut child, Duration::from_secs(30)).expect("it ends").success());
+            whole = begun.elapsed();
+            helper.finish();
+            remove_restored(&lab);
+            continue;
+        }
+        std::thread::sleep(whole.mul_f64(rng.below(1000) as f64 / 1000.0));
         let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
         // As a terminal does: to the whole foreground group, the decoder included.
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::INT);
@@ -157,9 +173,7 @@ fn interrupted_at_random_moments() {
             assert!(made == 0 || made == 200, "round {round}: {made} of 200 files");
         }
         if round % 4 == 3 {
-            for index in 0..200 {
-                let _ = std::fs::remove_file(lab.root().join(format!("home/anna/{index}")));
-            }
+            remove_restored(&lab);
         }
     }
     assert!(stopped > 0, "no interrupt came in time");

@@ -152,7 +152,7 @@ fn interrupted_at_random_moments() {
         if round == 0 {
             assert!(wait(&mut child, Duration::from_secs(30)).expect("it ends").success());
             whole = begun.elapsed();
-            helper.finish();
+            assert!(!helper.finish().contains("panicked at"));
             remove_restored(&lab);
             continue;
         }

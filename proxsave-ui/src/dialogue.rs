@@ -138,9 +138,14 @@ impl Dialogue {
             .items(&shown)
             .default(default)
             .max_length(self.rows())
+            .report(false)
             .interact_on_opt(&self.term);
         Ok(match self.settled(picked)? {
-            Some(at) if at < items.len() => Answer::Is(at),
+            Some(at) if at < items.len() => {
+                let line = format!("{}: {}", question.text, items.get(at).map_or("", |item| item.trim_end()));
+                self.say(console::truncate_str(&line, self.width(), "..."));
+                Answer::Is(at)
+            }
             Some(at) if question.back && at == items.len() => Answer::Back,
             None if question.back => Answer::Back,
             Some(_) | None => return Err(NoAnswer::Stopped),
@@ -172,7 +177,10 @@ impl Dialogue {
                 .interact_on_opt(&self.term);
             match self.settled(picked)? {
                 Some(chosen) if chosen.is_empty() => self.say("Choose at least one."),
-                Some(chosen) => return Ok(Answer::Is(chosen)),
+                Some(chosen) => {
+                    self.say(format!("{}: {} of {}", question.text, chosen.len(), items.len()));
+                    return Ok(Answer::Is(chosen));
+                }
                 None if question.back => return Ok(Answer::Back),
                 None => return Err(NoAnswer::Stopped),
             }
@@ -217,7 +225,7 @@ impl Dialogue {
     pub fn secret(&mut self, question: Question<'_>) -> Result<Answer<zeroize::Zeroizing<String>>, NoAnswer> {
         self.ask(question)?;
         let way = if question.back { "goes back" } else { "cancels" };
-        self.term.write_str(&format!("{} (not shown; an empty line {way}): ", question.text))?;
+        self.term.write_str(&format!("{} (not shown; Enter alone {way}): ", question.text))?;
         let text = self.input.next(input::Echo::Off)?;
         match (text.is_empty(), question.back) {
             (false, _) => Ok(Answer::Is(text)),
@@ -286,8 +294,12 @@ impl Dialogue {
 
     /// Items cut to the width of the terminal: a line that wraps cannot be redrawn.
     fn fitted(&self, items: &[String]) -> Vec<String> {
-        let width = usize::from(self.term.size().1).saturating_sub(8).max(20);
+        let width = self.width().saturating_sub(8).max(20);
         items.iter().map(|item| console::truncate_str(item, width, "...").into_owned()).collect()
+    }
+
+    fn width(&self) -> usize {
+        usize::from(self.term.size().1)
     }
 
     /// How many items of a list fit.

@@ -15,3 +15,4 @@ pub mod procs;
 pub mod rogue;
 pub mod snapshot;
 pub mod tarball;
+pub mod terminal;

@@ -246,6 +246,13 @@ impl Context {
     pub fn choose_backup(&mut self, dirs: &[PathBuf], encrypted_only: bool) -> Result<PathBuf, Failure> {
         loop {
             let mut places = places(dirs);
+            if places.is_empty() {
+                let usual = USUAL.map(|(_, path)| path).join(" and ");
+                let text = format!(
+                    "no backup was found: {usual} are not here; name a backup, or the directory that holds it with --from"
+                );
+                return Err(Failure::new(Exit::Nothing, text));
+            }
             let mut back = false;
             if places.len() > 1 {
                 let items: Vec<String> = places.iter().map(|place| super::text::path(&place.path)).collect();
@@ -282,12 +289,14 @@ impl Context {
     }
 }
 
+/// Where the public tool and its predecessor keep backups.
+const USUAL: [(&str, &str); 2] = [("local", "/opt/proxsave/backup"), ("local", "/opt/proxmox-backup/backup")];
+
 /// The directories to search; where the public tool keeps backups unless told otherwise.
 fn places(dirs: &[PathBuf]) -> Vec<Place> {
     let place = |label: &str, path: &Path| Place { label: label.to_owned(), path: path.to_owned() };
     if dirs.is_empty() {
-        let usual = [("local", "/opt/proxsave/backup"), ("local", "/opt/proxmox-backup/backup")];
-        let mut found: Vec<Place> = usual.iter().map(|(label, path)| place(label, Path::new(path))).collect();
+        let mut found: Vec<Place> = USUAL.iter().map(|(label, path)| place(label, Path::new(path))).collect();
         found.retain(|place| place.path.is_dir());
         return found;
     }
@@ -305,6 +314,9 @@ impl AskSecret for Asking<'_> {
     fn ask(&mut self, question: &crate::secrets::Question) -> io::Result<Option<SecretString>> {
         if !self.0.can_ask() {
             return Ok(None);
+        }
+        if let Some(again) = question.again() {
+            self.0.say(again);
         }
         let text = question.to_string();
         let question = Question { text: &text, flag: "--identity or --passphrase-file", back: false };

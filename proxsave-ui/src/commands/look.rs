@@ -37,7 +37,12 @@ pub fn list(context: &mut Context, args: &ListArgs) -> Result<Exit, Failure> {
         }
     }
     if found.backups.is_empty() {
-        return Err(Failure::new(Exit::Nothing, "no backup was found"));
+        let next = match args.dirs.is_empty() {
+            true => "in the usual directories; name the one that holds them: proxsave-ui list DIR",
+            false if args.host.is_some() => "of that host there; without --host all are listed",
+            false => "there; a backup is a .tar, .tar.* or .bundle.tar file, at most a few folders down",
+        };
+        return Err(Failure::new(Exit::Nothing, format!("no backup was found {next}")));
     }
     Ok(Exit::Ok)
 }

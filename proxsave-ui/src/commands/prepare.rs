@@ -135,8 +135,8 @@ impl Context {
                 .fold((0u32, 0u64), |(count, size), tally| (count + 1, size.saturating_add(tally.bytes)));
             let what = match mode {
                 Mode::Full => "everything that fits this host",
-                Mode::Storage => "what the storage of guests and backups needs",
-                Mode::Base => "network, certificates, SSH, services, file systems",
+                Mode::Storage => "storage of guests and backups",
+                Mode::Base => "network, SSH, services, certificates",
                 Mode::Custom => "choose categories",
             };
             match (mode, host.is_unknown()) {

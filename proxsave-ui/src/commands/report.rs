@@ -204,8 +204,13 @@ impl Ending {
         let (exported, written): (Vec<_>, Vec<_>) =
             self.counts.iter().copied().partition(|(_, counts)| counts.only_exported());
         for (id, counts) in written {
-            let done = if self.dry_run { String::new() } else { format!("{} written; ", self.written(id)) };
-            lines.push(format!("  {} ({id}): {done}planned: {counts}", id.row().name));
+            let (done, planned) = (self.written(id), counts.new + counts.changed);
+            let what = match self.dry_run {
+                true => format!("planned: {counts}"),
+                false if done == planned => format!("{done} written (planned: {counts})"),
+                false => format!("only {done} of {planned} written (planned: {counts})"),
+            };
+            lines.push(format!("  {} ({id}): {what}", id.row().name));
         }
         for (id, counts) in exported {
             lines.push(format!("  {} ({id}): {}", id.row().name, self.export_outcome(id, &counts)));
@@ -218,6 +223,7 @@ impl Ending {
         for one in &self.skipped {
             lines.push(format!("  skipped {}: {}", one.path, one.why));
         }
+        lines.extend(self.warnings.iter().map(|warning| format!("  accepted all the same: {warning}")));
         let helper = self.helper.as_ref();
         for (path, why) in helper.into_iter().flat_map(|report| &report.failed) {
             lines.push(format!("  NOT written {path}: {}", escape(why.as_bytes())));
@@ -226,7 +232,7 @@ impl Ending {
             lines.push(format!("  NOT written in all: {}", report.failed_count));
         }
         for path in &self.dropped {
-            lines.push(format!("  set-id bits or capabilities dropped: {path}"));
+            lines.push(format!("  written without its set-id bits or capabilities (not granted): {path}"));
         }
         for path in &self.copies {
             lines.push(format!("  hard link restored as a file of its own: {path}"));
@@ -272,7 +278,7 @@ mod tests {
             dry_run: false,
             plan_hash: zero,
             warnings: vec![],
-            counts: vec![(CategoryId::Ssh, Counts::default())],
+            counts: vec![(CategoryId::Ssh, Counts { new: 3, ..Counts::default() })],
             skipped: vec![],
             left_out: json!([]),
             not_restorable: json!([]),
@@ -319,7 +325,8 @@ mod tests {
         let done = ending(Phase::Done, 0, 3);
         let json = done.json();
         assert_eq!((&json["exit_code"], &json["categories"][0]["written"]), (&0.into(), &3.into()));
-        assert!(done.text().iter().any(|line| line.contains("3 written")));
+        assert!(done.text().iter().any(|line| line.contains(": 3 written")));
+        assert!(ending(Phase::Done, 1, 2).text().iter().any(|line| line.contains("only 2 of 3 written")));
         let lost = Ending { helper: None, committed: true, ..ending(Phase::Done, 0, 0) };
         assert_eq!(lost.json()["uncertain"], true);
         assert!(lost.text().iter().any(|line| line.contains("not known")) && lost.exit() != Exit::Ok);

@@ -189,15 +189,17 @@ fn review(
 ) -> Result<Said, Failure> {
     if !args.json || context.dialogue.can_ask() {
         let head = format!(
-            "Into {}, as {}:",
+            "Plan for {}, as {}   (~ changed, + new, ! refused)",
             proxsave_proto::escape::escape(&session.hello().root),
             session.hello().caller.name.as_deref().map_or_else(
-                || session.hello().caller.uid.to_string(),
+                || format!("user {}", session.hello().caller.uid),
                 |name| proxsave_proto::escape::escape(name.as_bytes())
             )
         );
         let tail = format!("Plan {}", prepared.plan.hash());
         context.dialogue.page(std::iter::once(head).chain(view.text()).chain([tail]))?;
+        // Said even to somebody who did not read to the end.
+        context.dialogue.say(view.summary());
     }
     let usable = |dir: &Path| {
         ExportDir::check(dir, &session.hello().root, Some(prepared.plan.plan()))?;
@@ -227,7 +229,7 @@ fn review(
         let asked_dir = args.export_dir.is_none() && export_dir.is_some();
         let question = Question { text: &text, flag: "--confirm RESTORE", back: back || asked_dir };
         loop {
-            match context.dialogue.line(question, "anything else does not start it")? {
+            match context.dialogue.line(question, "nothing else starts it")? {
                 Answer::Is(word) if word == CONFIRM_WORD => return Ok(Said::Go(export_dir)),
                 Answer::Is(_) => context.dialogue.say(format!("Not started. The word is {CONFIRM_WORD}.")),
                 Answer::Back if asked_dir => break,
@@ -243,10 +245,9 @@ fn ask_export_dir(
     usable: &dyn Fn(&Path) -> Result<(), ExportError>,
     back: bool,
 ) -> Result<Option<PathBuf>, Failure> {
-    let question = Question { text: "Directory for what is exported and not applied", flag: "--export-dir", back };
+    let question = Question { text: "Export directory", flag: "--export-dir", back };
     loop {
-        let answer =
-            context.dialogue.line(question, "a directory of yours, made if missing; Enter for ./proxsave-export")?;
+        let answer = context.dialogue.line(question, "Enter for ./proxsave-export")?;
         let Answer::Is(text) = answer else { return Ok(None) };
         let dir = PathBuf::from(if text.is_empty() { "./proxsave-export" } else { text.as_str() });
         match usable(&dir) {

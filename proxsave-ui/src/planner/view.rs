@@ -231,6 +231,27 @@ impl<'a> View<'a> {
         })
     }
 
+    /// All of it in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut all = Counts::default();
+        for (_, counts) in self.counts() {
+            all.new += counts.new;
+            all.changed += counts.changed;
+            all.same += counts.same;
+            all.exported += counts.exported;
+            all.refused += counts.refused;
+            all.unknown += counts.unknown;
+            all.bytes = all.bytes.saturating_add(counts.bytes);
+        }
+        let writes = match all.new + all.changed {
+            0 => "nothing to write".to_owned(),
+            count => format!("{count} to write ({})", crate::dialogue::bytes(all.bytes)),
+        };
+        let rest = if all == Counts::default() { String::new() } else { format!(": {all}") };
+        format!("In all {writes}{rest}.")
+    }
+
     /// The whole as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
@@ -365,6 +386,7 @@ mod tests {
                 "PVE storage definitions (storage_pve): 1 exported, NOT applied",
             ]
         );
+        assert_eq!(view.summary(), "In all 5 to write (4 B): 1 changed, 4 new, 1 same, 1 exported, NOT applied.");
         let json = view.json();
         assert_eq!(json["categories"][2]["same"], 1);
         assert_eq!(json["entries"].as_array().unwrap().len(), 7);

@@ -110,11 +110,22 @@ impl AskSecret for () {
     }
 }
 
+impl Question {
+    /// Why it is asked again: a line to say before the question.
+    #[must_use]
+    pub fn again(&self) -> Option<&str> {
+        match self {
+            Self::Backup { again, .. } => again.as_deref(),
+            Self::Key { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Backup { again: Some(again), .. } => write!(f, "{again} Passphrase or age identity of the backup"),
-            Self::Backup { again: None, .. } => f.write_str("Passphrase or age identity of the backup"),
+            Self::Backup { attempt: 1, .. } => f.write_str("Passphrase or age identity of the backup"),
+            Self::Backup { attempt, of, .. } => write!(f, "Passphrase or age identity, try {attempt} of {of}"),
             Self::Key { origin } => write!(f, "Passphrase of the key in {origin}"),
         }
     }

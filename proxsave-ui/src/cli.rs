@@ -280,6 +280,9 @@ pub struct LimitArgs {
     /// Bytes of one extension header [default: 1M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub limit_header: Option<u64>,
+    /// Bytes of a manifest, metadata or checksum file [default: 256K]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub limit_manifest: Option<u64>,
     /// Bytes of the list of deduplicated files [default: 16M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub limit_dedup: Option<u64>,
@@ -302,6 +305,7 @@ impl LimitArgs {
             path_bytes: self.limit_path.unwrap_or(base.path_bytes),
             plain_bytes: self.limit_total.unwrap_or(base.plain_bytes),
             header_bytes: narrow(self.limit_header, base.header_bytes),
+            manifest_bytes: narrow(self.limit_manifest, base.manifest_bytes),
             dedup_bytes: narrow(self.limit_dedup, base.dedup_bytes),
             ratio: self.limit_ratio.unwrap_or(base.ratio),
             window_bytes: self.limit_window.unwrap_or(base.window_bytes),

@@ -116,6 +116,15 @@ fn a_checksum_or_manifest_that_disagrees() {
 }
 
 #[test]
+fn a_manifest_over_the_limit() {
+    let fixture = fixtures::shipped_one("s05");
+    let (lab, path) = damaged(&fixture, ".manifest.json", |bytes| bytes.extend(vec![b' '; 300 << 10]));
+    needs_consent(&lab, &path, ".manifest.json");
+    let outcome = lab.restore(&path, "pve", &["--limit-manifest".into(), "1M".into()]);
+    assert_eq!(outcome.assert_ok().json()["warnings"], serde_json::json!([]));
+}
+
+#[test]
 fn damage_that_the_checksum_agrees_with() {
     let packed = zstd::encode_all(&tar()[..], 3).unwrap();
     for keep in [0, 3, packed.len() / 2, packed.len() - 1] {

@@ -64,7 +64,7 @@ pub enum BundleError {
     #[error("the extended header at byte {offset} {reason}")]
     Extended { offset: u64, reason: ExtendedFault },
     /// Large companion.
-    #[error("the member at byte {offset} is too large to be metadata or a checksum")]
+    #[error("the member at byte {offset} is too large to be metadata or a checksum (see --limit-manifest)")]
     LargeCompanion { offset: u64 },
     /// Two of a kind.
     #[error("it holds two members of one kind ({0}); readers could disagree which counts")]
@@ -116,11 +116,19 @@ struct Pending {
     size: Option<u64>,
 }
 
-/// Walks a bundle of `size` bytes.
+/// [`read_within`] the usual bound for companions.
+///
+/// # Errors
+/// As there.
+pub fn read<R: ReadAt + ?Sized>(file: &R, size: u64) -> Result<Bundle, BundleError> {
+    read_within(file, size, MAX_MANIFEST)
+}
+
+/// Walks a bundle of `size` bytes, whose companions have at most `max_companion` bytes each.
 ///
 /// # Errors
 /// See [`BundleError`]. A missing end mark is no error here: see [`Bundle::has_end_mark`].
-pub fn read<R: ReadAt + ?Sized>(file: &R, size: u64) -> Result<Bundle, BundleError> {
+pub fn read_within<R: ReadAt + ?Sized>(file: &R, size: u64, max_companion: usize) -> Result<Bundle, BundleError> {
     let mut archive = None;
     let mut companions: Vec<(CompanionKind, Vec<u8>)> = Vec::new();
     let mut pending = Pending::default();
@@ -168,7 +176,7 @@ pub fn read<R: ReadAt + ?Sized>(file: &R, size: u64) -> Result<Bundle, BundleErr
             Some(kind) if companions.iter().any(|(known, _)| *known == kind) => {
                 return Err(BundleError::Twice(MemberKind::Companion(kind)));
             }
-            Some(_) if length > MAX_MANIFEST as u64 => return Err(BundleError::LargeCompanion { offset }),
+            Some(_) if length > max_companion as u64 => return Err(BundleError::LargeCompanion { offset }),
             Some(kind) => companions.push((kind, content(file, offset, body, length, size)?)),
         }
         offset = after;

@@ -3,7 +3,7 @@
 
 mod assemble;
 
-pub use assemble::describe;
+pub use assemble::{describe, describe_within};
 
 use super::bundle::BundleError;
 use super::codec::{Codec, Content, Encryption};

@@ -72,9 +72,6 @@ pub enum ManifestForm {
 /// Why a manifest could not be read. The reasons are one line, without the manifest's own text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// Larger than [`MAX_MANIFEST`].
-    #[error("it is larger than {MAX_MANIFEST} bytes")]
-    TooLarge,
     /// Not JSON, or not an object of the right fields and types.
     #[error("it is not a manifest in JSON (line {line}, column {column}: {reason})")]
     Json {
@@ -99,14 +96,11 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// Reads a `.manifest.json`, or the metadata in a bundle: JSON only.
+    /// Reads a `.manifest.json`, or the metadata in a bundle: JSON only. Its size is bounded where it is read.
     ///
     /// # Errors
     /// See [`ManifestError`].
     pub fn parse_json(data: &[u8]) -> Result<Self, ManifestError> {
-        if data.len() > MAX_MANIFEST {
-            return Err(ManifestError::TooLarge);
-        }
         json::parse(data)
     }
 
@@ -115,9 +109,6 @@ impl Manifest {
     /// # Errors
     /// See [`ManifestError`]. What begins like a JSON object gets the JSON error.
     pub fn parse_metadata(data: &[u8]) -> Result<Self, ManifestError> {
-        if data.len() > MAX_MANIFEST {
-            return Err(ManifestError::TooLarge);
-        }
         if data.trim_ascii_start().first() == Some(&b'{') { json::parse(data) } else { legacy::parse(data) }
     }
 

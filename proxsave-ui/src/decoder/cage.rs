@@ -65,6 +65,7 @@ fn limit_resources(limits: &Limits) -> rustix::io::Result<()> {
         .saturating_add(limits.window_bytes.saturating_mul(3))
         .saturating_add(limits.keep_bytes)
         .saturating_add(u64::from(limits.dedup_bytes).saturating_mul(8))
+        .saturating_add(u64::from(limits.manifest_bytes).saturating_mul(16))
         .saturating_add(u64::from(limits.entries).saturating_mul(ENTRY_MEMORY));
     for (resource, wanted) in [(Resource::As, memory), (Resource::Nofile, DESCRIPTORS), (Resource::Core, 0)] {
         // What the operator's shell allows can be less.

@@ -62,7 +62,7 @@ fn serve() -> io::Result<()> {
         let mut fds = fds.into_iter();
         match request {
             Request::Describe { name, size, companions } => {
-                let described = describe(&name, size, companions, fds);
+                let described = describe(&name, size, companions, fds, &limits);
                 channel.send(&Reply::Described(described), &[])?;
             }
             Request::Index { offset, length, expected, limits, has_identity } => {
@@ -107,12 +107,14 @@ fn describe(
     size: u64,
     companions: Vec<CompanionKind>,
     fds: impl Iterator<Item = OwnedFd>,
+    limits: &Limits,
 ) -> Result<Box<crate::archive::Description>, MalformedBackup> {
     let mut files = fds.map(File::from);
     let archive = files.next().ok_or_else(|| MalformedBackup::Read("no descriptor came".to_owned()))?;
     let files: Vec<File> = files.collect();
     let companions: Vec<(CompanionKind, &File)> = companions.into_iter().zip(&files).collect();
-    crate::archive::describe::describe(name, &archive, size, &companions).map(Box::new)
+    let max = usize::try_from(limits.manifest_bytes).unwrap_or(usize::MAX);
+    crate::archive::describe::describe_within(name, &archive, size, &companions, max).map(Box::new)
 }
 
 /// Sends news, but not too often. When the parent is gone there is nobody to work for.

@@ -14,6 +14,8 @@ pub struct Limits {
     pub plain_bytes: u64,
     /// Bytes of one extension header (PAX records, GNU long names).
     pub header_bytes: u32,
+    /// Bytes of one companion: manifest, metadata or checksum file.
+    pub manifest_bytes: u32,
     /// Bytes of the deduplication list inside the archive.
     pub dedup_bytes: u32,
     /// Decompressed bytes for each stored byte, beyond the first [`Limits::RATIO_FREE`] bytes.
@@ -42,6 +44,7 @@ impl Default for Limits {
             path_bytes: 4095,
             plain_bytes: u64::MAX,
             header_bytes: 1 << 20,
+            manifest_bytes: 256 << 10,
             dedup_bytes: 16 << 20,
             ratio: 1000,
             window_bytes: 1 << 27,

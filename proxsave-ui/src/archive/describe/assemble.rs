@@ -11,23 +11,37 @@ use crate::archive::read_at::ReadAt;
 use proxsave_proto::Digest;
 use proxsave_proto::escape::escape;
 
-/// Describes a backup: the file of base name `name` and `size` bytes, and what lies beside it. Reads headers,
-/// companions and the first bytes of the archive, never the whole; memory is bounded by the companions' bounds.
+/// [`describe_within`] the usual bound for companions.
 ///
 /// # Errors
-/// [`MalformedBackup`] when there is no archive to speak of. What is wrong with a backup that can be
-/// described is in [`Description::problems`].
+/// As there.
 pub fn describe<R: ReadAt + ?Sized>(
     name: &[u8],
     file: &R,
     size: u64,
     companions: &[(CompanionKind, &R)],
 ) -> Result<Description, MalformedBackup> {
+    describe_within(name, file, size, companions, MAX_MANIFEST)
+}
+
+/// Describes a backup: the file of base name `name` and `size` bytes, and what lies beside it. Reads headers,
+/// companions and the first bytes of the archive, never the whole; `max_companion` bounds each companion, in bytes.
+///
+/// # Errors
+/// [`MalformedBackup`] when there is no archive to speak of. What is wrong with a backup that can be
+/// described is in [`Description::problems`].
+pub fn describe_within<R: ReadAt + ?Sized>(
+    name: &[u8],
+    file: &R,
+    size: u64,
+    companions: &[(CompanionKind, &R)],
+    max_companion: usize,
+) -> Result<Description, MalformedBackup> {
     if size == 0 {
         return Err(MalformedBackup::Empty);
     }
     if FileKind::of(name) == FileKind::Bundle {
-        let bundle = bundle::read(file, size).map_err(MalformedBackup::Bundle)?;
+        let bundle = bundle::read_within(file, size, max_companion).map_err(MalformedBackup::Bundle)?;
         return describe_bundle(file, bundle);
     }
     let mut problems = Vec::new();
@@ -36,7 +50,7 @@ pub fn describe<R: ReadAt + ?Sized>(
     kinds.sort_unstable();
     kinds.dedup();
     for (kind, companion) in companions {
-        match read_small(*companion) {
+        match read_small(*companion, max_companion) {
             Ok(data) => texts.push((*kind, data)),
             Err(reason) => problems.push(Problem::BadCompanion { companion: *kind, reason }),
         }
@@ -60,11 +74,20 @@ fn describe_bundle<R: ReadAt + ?Sized>(file: &R, bundle: Bundle) -> Result<Descr
 }
 
 /// Reads a companion whole, within its bound.
-fn read_small<R: ReadAt + ?Sized>(file: &R) -> Result<Vec<u8>, String> {
-    let mut data = vec![0; MAX_MANIFEST + 1];
-    let count = file.read_full_at(&mut data, 0).map_err(|error| error.kind().to_string())?;
-    data.truncate(count);
-    if count > MAX_MANIFEST { Err(format!("it is larger than {MAX_MANIFEST} bytes")) } else { Ok(data) }
+fn read_small<R: ReadAt + ?Sized>(file: &R, max: usize) -> Result<Vec<u8>, String> {
+    let mut data = Vec::new();
+    let mut buffer = [0; 8192];
+    // In pieces: what is allowed may be far more than what is there.
+    loop {
+        let count = file.read_full_at(&mut buffer, data.len() as u64).map_err(|error| error.kind().to_string())?;
+        data.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        if data.len() > max {
+            return Err(format!("it is larger than {max} bytes (see --limit-manifest)"));
+        }
+        if count < buffer.len() {
+            return Ok(data);
+        }
+    }
 }
 
 fn assemble<R: ReadAt + ?Sized>(

@@ -299,6 +299,19 @@ pub struct Peer {
     pub gid: u32,
 }
 
+/// Lets the kernel begin to write a part of a file to its disk (`sync_file_range`); waits for nothing and promises
+/// nothing.
+///
+/// # Errors
+/// When the file system cannot, or what it began failed.
+pub fn start_writing_back(file: impl AsFd, offset: u64, length: u64) -> io::Result<()> {
+    let range = i64::try_from(offset).ok().zip(i64::try_from(length).ok());
+    let (offset, length) = range.ok_or(io::ErrorKind::InvalidInput)?;
+    // SAFETY: it takes numbers only, and the descriptor is open for as long as it is borrowed.
+    let done = unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The peer of a Unix socket (`SO_PEERCRED`).
 ///
 /// # Errors

@@ -34,6 +34,7 @@ mod plain;
 mod protocol;
 mod stored;
 pub mod tar;
+mod unpacked;
 
 pub use crate::archive::Codec;
 pub use error::DecodeError;

@@ -106,6 +106,7 @@ const WRITER: &[i64] = &[
     libc::SYS_renameat2,
     libc::SYS_statx,
     libc::SYS_symlinkat,
+    libc::SYS_sync_file_range,
     libc::SYS_syncfs,
     libc::SYS_unlinkat,
     libc::SYS_utimensat,

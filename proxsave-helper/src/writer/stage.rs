@@ -13,6 +13,7 @@ use super::meta::set_mtime;
 use super::talk::Talk;
 use super::tree::remove_tree;
 use super::view::View;
+use crate::sys;
 use proxsave_proto::RelPath;
 use proxsave_proto::digest::Timestamp;
 use proxsave_proto::plan::{Entry, Node};
@@ -24,6 +25,10 @@ use std::io;
 
 /// What a file system allocates at least; a run of zeros that covers one block at its place is left as a hole.
 const BLOCK: usize = 4096;
+
+/// Of a file larger than this, so much at a time is given to the disk while more comes, so that the final sync has
+/// little left to wait for. Smaller files are written better all at once.
+const WRITE_BACK: u64 = 8 << 20;
 
 /// A directory of the view, and its staging directory.
 pub(super) struct SlotDir {
@@ -145,7 +150,7 @@ impl<'j> Staging<'j> {
                 _ => return Err(WriterError::Stream("it has a content twice")),
             }
             let file = self.create(index, entry)?;
-            let mut out = Output { file: file.as_fd(), sparse: *sparse, at: 0, end: 0 };
+            let mut out = Output { file: file.as_fd(), sparse: *sparse, at: 0, end: 0, sent: 0 };
             let mut hash = Sha256::new();
             let unit = if *sparse { BLOCK } else { 1 };
             while out.at < *size {
@@ -226,7 +231,7 @@ impl<'j> Staging<'j> {
         let source = rustix::fs::openat(dir, staged.bytes(), flags, Mode::empty())
             .map_err(WriterError::entry(&from.path, "read"))?;
         let file = self.create(index, entry)?;
-        let mut out = Output { file: file.as_fd(), sparse, at: 0, end: 0 };
+        let mut out = Output { file: file.as_fd(), sparse, at: 0, end: 0, sent: 0 };
         let size = usize::try_from(entry.node.content_len()).unwrap_or(usize::MAX);
         let mut buffer = vec![0u8; size.clamp(1, 64 * 1024)];
         loop {
@@ -380,6 +385,8 @@ struct Output<'f> {
     at: u64,
     /// Where the last byte written ends.
     end: u64,
+    /// What lies before this is on its way to the disk.
+    sent: u64,
 }
 
 impl Output<'_> {
@@ -417,12 +424,21 @@ impl Output<'_> {
                     self.at += n as u64;
                     self.end = self.at;
                     bytes = bytes.get(n..).unwrap_or_default();
+                    self.write_back();
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    fn write_back(&mut self) {
+        if self.at - self.sent >= WRITE_BACK {
+            // Only a hint: what the final sync finds wrong is told by it.
+            let _ = sys::start_writing_back(self.file, self.sent, self.at - self.sent);
+            self.sent = self.at;
+        }
     }
 
     /// Gives a file that ends in a hole its size.

@@ -21,13 +21,15 @@ pub struct Blocks {
     block: Vec<u8>,
     used: usize,
     ended: bool,
+    stopped_early: bool,
 }
 
 /// The two sides.
 pub fn pair() -> (Filler, Blocks) {
     let (full, full_end) = sync_channel(WAITING);
     let (empty_end, empty) = channel();
-    (Filler { full, empty }, Blocks { full: full_end, empty: empty_end, block: Vec::new(), used: 0, ended: false })
+    let (block, used, ended, stopped_early) = (Vec::new(), 0, false, false);
+    (Filler { full, empty }, Blocks { full: full_end, empty: empty_end, block, used, ended, stopped_early })
 }
 
 impl Filler {
@@ -57,6 +59,13 @@ impl Filler {
     }
 }
 
+impl Blocks {
+    /// Whether reading failed because the filling side stopped; it knows why.
+    pub fn stopped_early(&self) -> bool {
+        self.stopped_early
+    }
+}
+
 impl Read for Blocks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.fill_buf()?.read(buffer)?;
@@ -77,7 +86,10 @@ impl BufRead for Blocks {
             match self.full.recv() {
                 Ok(Some(block)) => self.block = block,
                 Ok(None) => self.ended = true,
-                Err(_) => return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the input stopped early")),
+                Err(_) => {
+                    self.stopped_early = true;
+                    return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the input stopped early"));
+                }
             }
         }
         Ok(self.block.get(self.used..).unwrap_or_default())
@@ -105,7 +117,8 @@ mod tests {
         });
         let (filler, mut blocks) = pair();
         drop(filler);
-        assert!(blocks.read(&mut [0; 4]).is_err());
+        assert!(!blocks.stopped_early());
+        assert!(blocks.read(&mut [0; 4]).is_err() && blocks.stopped_early());
         let (filler, blocks) = pair();
         drop(blocks);
         assert!(!filler.fill_from(&mut &bytes[..]).unwrap());

@@ -3,23 +3,23 @@
 use super::Codec;
 use super::blocks::Blocks;
 use super::build::{Builder, Built};
-use super::codec;
 use super::dedup;
 use super::error::DecodeError;
 use super::index::{BackupInfo, RoleEvidence};
 use super::info;
 use super::limits::Limits;
 use super::opened::{self, Key};
-use super::plain::{self, Kept, Plain};
+use super::plain::Kept;
 use super::protocol::DecodeProgress;
 use super::stored::Stored;
 use super::tar::{Kind, Member, TarError, Walker};
+use super::unpacked::{self, Unpacking};
 use crate::archive::codec::{Content, sniff};
 use age_core::format::FileKey;
 use proxsave_proto::Digest;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -107,32 +107,42 @@ pub fn index(
 }
 
 fn walk(
-    blocks: &mut Blocks,
+    packed: &mut Blocks,
     length: u64,
     limits: Limits,
     consumed: &Arc<AtomicU64>,
     report: &mut Report<'_>,
 ) -> Result<Walked, DecodeError> {
-    let codec = find_codec(blocks)?;
-    let mut progress = DecodeProgress { stored_total: length, ..DecodeProgress::default() };
-    let entries = std::cell::Cell::new(0u64);
-    let heard = |plain_bytes| {
-        progress.stored_bytes = consumed.load(Ordering::Relaxed);
-        progress.plain_bytes = plain_bytes;
-        progress.entries = entries.get();
-        report(progress);
-    };
-    let decoder = codec::open(codec, blocks, &limits).map_err(|error| compression(codec, &error))?;
+    let codec = find_codec(packed)?;
     // What is large as stored is no smaller unpacked: no room is taken for it at all.
     let keep = length <= limits.keep_bytes;
-    let mut plain = Plain::new(decoder, limits, Arc::clone(consumed), keep, heard);
-    let mut walker = Walker::new(BufReader::with_capacity(BUFFER, &mut plain), limits, length);
+    let how = Unpacking { codec, limits, consumed: Arc::clone(consumed), keep };
+    let mut progress = DecodeProgress { stored_total: length, ..DecodeProgress::default() };
+    let mut heard = |entries, plain_bytes| {
+        progress.stored_bytes = consumed.load(Ordering::Relaxed);
+        (progress.entries, progress.plain_bytes) = (entries, plain_bytes);
+        report(progress);
+    };
+    let (walked, kept) = unpacked::with_plain(packed, &how, |plain| walk_plain(plain, &how, length, &mut heard))?;
+    Ok(Walked { kept, ..walked })
+}
+
+/// Walks the tar stream; `heard` is told of entries and bytes.
+fn walk_plain(
+    plain: &mut Blocks,
+    how: &Unpacking,
+    length: u64,
+    heard: &mut dyn FnMut(u64, u64),
+) -> Result<Walked, DecodeError> {
+    let limits = how.limits;
+    let mut walker = Walker::new(plain, limits, length);
+    let mut entries = 0u64;
     let mut builder = Builder::default();
     let mut info = BackupInfo::default();
     let mut buffer = vec![0; BUFFER];
-    let explain = |error| explain(codec, &limits, error);
     while let Some(member) = walker.next_member().map_err(explain)? {
-        entries.set(entries.get() + 1);
+        entries += 1;
+        heard(entries, walker.offset());
         let mut capture = capture(&member, &limits)?;
         let mut hash = Sha256::new();
         loop {
@@ -145,6 +155,7 @@ fn walk(
             if let Some(capture) = &mut capture {
                 capture.extend_from_slice(part);
             }
+            heard(entries, walker.offset());
         }
         match capture {
             Some(json) if member.path.as_bytes() == dedup::LIST => builder.set_dedup(dedup::parse(&json)?),
@@ -153,14 +164,11 @@ fn walk(
         }
         builder.add(member, Digest(hash.finalize().into()))?;
     }
-    let plain_bytes = walker.offset();
-    drop(walker);
-    if entries.get() == 0 {
+    if entries == 0 {
         // Zeros alone are a tar, too; but no backup.
         return Err(DecodeError::Format { name: None, offset: 0, why: "it holds nothing".to_owned() });
     }
-    let kept = plain.into_kept();
-    Ok(Walked { built: builder.finish()?, codec, plain_bytes, kept, info })
+    Ok(Walked { built: builder.finish()?, codec: how.codec, plain_bytes: walker.offset(), kept: None, info })
 }
 
 /// Room for the content of the two files that are read for themselves.
@@ -191,25 +199,14 @@ fn find_codec(blocks: &mut Blocks) -> Result<Codec, DecodeError> {
     }
 }
 
-fn compression(codec: Codec, error: &std::io::Error) -> DecodeError {
-    DecodeError::Compression { codec: codec.key().to_owned(), why: error.to_string() }
-}
-
-fn explain(codec: Codec, limits: &Limits, error: TarError) -> DecodeError {
+fn explain(error: TarError) -> DecodeError {
     match error {
         TarError::Format { name, offset, why } => DecodeError::Format { name, offset, why },
         TarError::Limit { what, limit, option } => {
             DecodeError::Limit { what: what.to_owned(), limit, option: option.to_owned() }
         }
-        TarError::Io(error) => match plain::passed(&error) {
-            Some(passed) => passed,
-            None if codec::is_memory_limit(&error) => DecodeError::Limit {
-                what: format!("bytes of memory needed for its {} compression", codec.key()),
-                limit: limits.window_bytes,
-                option: "--limit-window".to_owned(),
-            },
-            None => compression(codec, &error),
-        },
+        // The thread that decompresses knows why.
+        TarError::Io(error) => DecodeError::Read(error.to_string()),
     }
 }
 
@@ -225,17 +222,17 @@ impl Archive {
         let stored_total = self.length;
         if let Some(kept) = &self.kept {
             let mut heard = |progress| report(DecodeProgress { stored_total, stored_bytes: stored_total, ..progress });
-            return copy_wanted(kept.reader(), self, Codec::None, wanted, out, &mut heard);
+            return copy_wanted(kept.reader(), self, wanted, out, &mut heard);
         }
-        self.again(|blocks, consumed| {
-            let codec = find_codec(blocks)?;
-            let decoder = codec::open(codec, blocks, &self.limits).map_err(|error| compression(codec, &error))?;
-            let plain = Plain::new(decoder, self.limits, Arc::clone(consumed), false, |_| ());
+        self.again(|packed, consumed| {
+            let codec = find_codec(packed)?;
+            let how = Unpacking { codec, limits: self.limits, consumed: Arc::clone(consumed), keep: false };
             let mut heard = |progress| {
                 let stored_bytes = consumed.load(Ordering::Relaxed);
                 report(DecodeProgress { stored_total, stored_bytes, ..progress });
             };
-            copy_wanted(BufReader::with_capacity(BUFFER, plain), self, codec, wanted, out, &mut heard)
+            let copied = unpacked::with_plain(packed, &how, |plain| copy_wanted(plain, self, wanted, out, &mut heard))?;
+            Ok(copied.0)
         })
     }
 
@@ -279,14 +276,12 @@ impl Archive {
 fn copy_wanted(
     plain: impl Read,
     archive: &Archive,
-    codec: Codec,
     wanted: &[(u32, u32)],
     out: &mut impl Write,
     report: &mut Report<'_>,
 ) -> Result<u64, DecodeError> {
     let limits = archive.limits;
     let mut walker = Walker::new(plain, limits, archive.length);
-    let explain = |error| explain(codec, &limits, error);
     let write = |error: std::io::Error| DecodeError::Write(error.to_string());
     let mut buffer = vec![0; BUFFER];
     let mut progress = DecodeProgress::default();

@@ -63,19 +63,18 @@ impl Read for KeptReader<'_> {
 }
 
 /// Counts and bounds what comes out of a codec.
-pub struct Plain<R, P> {
+pub struct Plain<R> {
     inner: R,
     limits: Limits,
     consumed: Arc<AtomicU64>,
     read: u64,
     kept: Option<Kept>,
-    progress: P,
 }
 
-impl<R: Read, P: FnMut(u64)> Plain<R, P> {
-    /// `consumed` counts stored bytes; `progress` hears how many bytes have come out, for every read.
-    pub fn new(inner: R, limits: Limits, consumed: Arc<AtomicU64>, keep: bool, progress: P) -> Self {
-        Self { inner, limits, consumed, read: 0, kept: keep.then(Kept::default), progress }
+impl<R: Read> Plain<R> {
+    /// `consumed` counts stored bytes; `keep` is whether a small stream is kept.
+    pub fn new(inner: R, limits: Limits, consumed: Arc<AtomicU64>, keep: bool) -> Self {
+        Self { inner, limits, consumed, read: 0, kept: keep.then(Kept::default) }
     }
 
     /// The stream, if it was small enough.
@@ -84,7 +83,7 @@ impl<R: Read, P: FnMut(u64)> Plain<R, P> {
     }
 }
 
-impl<R: Read, P: FnMut(u64)> Read for Plain<R, P> {
+impl<R: Read> Read for Plain<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.read += count as u64;
@@ -102,7 +101,6 @@ impl<R: Read, P: FnMut(u64)> Read for Plain<R, P> {
         } else if let (Some(kept), Some(part)) = (&mut self.kept, buffer.get(..count)) {
             kept.push(part);
         }
-        (self.progress)(self.read);
         Ok(count)
     }
 }
@@ -114,7 +112,7 @@ mod tests {
     #[test]
     fn an_endless_stream_of_zeros_ends_soon() {
         let limits = Limits::default();
-        let mut plain = Plain::new(io::repeat(0), limits, Arc::new(AtomicU64::new(1000)), true, |_| ());
+        let mut plain = Plain::new(io::repeat(0), limits, Arc::new(AtomicU64::new(1000)), true);
         let error = io::copy(&mut plain, &mut io::sink()).unwrap_err();
         assert!(matches!(passed(&error), Some(DecodeError::Limit { limit: 1000, .. })), "{error}");
         assert!(plain.read < 66 << 20);
@@ -124,7 +122,7 @@ mod tests {
     #[test]
     fn a_small_stream_is_kept_whole() {
         let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n % 241) as u8).collect();
-        let mut plain = Plain::new(&bytes[..], Limits::default(), Arc::default(), true, |_| ());
+        let mut plain = Plain::new(&bytes[..], Limits::default(), Arc::default(), true);
         io::copy(&mut plain, &mut io::sink()).unwrap();
         let mut again = Vec::new();
         plain.into_kept().unwrap().reader().read_to_end(&mut again).unwrap();

@@ -16,7 +16,7 @@ use super::describe::Span;
 use super::manifest::MAX_MANIFEST;
 use super::name::CompanionKind;
 use super::read_at::ReadAt;
-use super::tar_header::{BLOCK, Header, HeaderError, is_zero, until_nul};
+use super::tar_header::{BLOCK, RawHeader, is_zero, until_nul};
 use proxsave_proto::path::MAX_COMPONENT;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -49,7 +49,7 @@ pub enum BundleError {
     #[error("reading it failed: {0}")]
     Read(String),
     /// A header.
-    #[error("{reason} (at byte {offset})")]
+    #[error("the header at byte {offset} is not acceptable: {reason}")]
     Header { offset: u64, reason: String },
     /// Cut.
     #[error("it ends inside the member at byte {offset}: the file is cut short")]
@@ -144,16 +144,16 @@ pub fn read_within<R: ReadAt + ?Sized>(file: &R, size: u64, max_companion: usize
         if headers > MAX_HEADERS {
             return Err(BundleError::TooMany);
         }
-        let header = Header::parse(&block)
-            .map_err(|error: HeaderError| BundleError::Header { offset, reason: error.to_string() })?;
+        let header =
+            RawHeader::read(&block).map_err(|error| BundleError::Header { offset, reason: error.to_string() })?;
         let body = offset + BLOCK as u64;
-        if matches!(header.kind, b'x' | b'L') {
+        if matches!(header.flag, b'x' | b'L') {
             if header.size > MAX_EXTENDED {
                 return Err(BundleError::Extended { offset, reason: ExtendedFault::Large });
             }
             let data = content(file, offset, body, header.size, size)?;
             let fault = |reason| BundleError::Extended { offset, reason };
-            if header.kind == b'x' {
+            if header.flag == b'x' {
                 pending.take_pax(&data).map_err(fault)?;
             } else {
                 pending.take_name(until_nul(&data)).map_err(fault)?;
@@ -162,7 +162,8 @@ pub fn read_within<R: ReadAt + ?Sized>(file: &R, size: u64, max_companion: usize
             offset = next(offset, body, header.size, size)?;
             continue;
         }
-        if header.kind != b'0' {
+        // NUL is the oldest spelling of a regular file.
+        if !matches!(header.flag, b'0' | 0) {
             return Err(BundleError::NotFile { offset });
         }
         let Pending { name, size: length, .. } = std::mem::take(&mut pending);

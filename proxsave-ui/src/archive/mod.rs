@@ -21,7 +21,7 @@ pub mod name;
 pub mod open;
 mod problem;
 mod read_at;
-mod tar_header;
+pub(crate) mod tar_header;
 
 pub use backup::{Backup, TimeSource};
 pub use codec::{Codec, Content, Encryption};

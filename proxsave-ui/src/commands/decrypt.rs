@@ -125,6 +125,8 @@ fn front(name: &[u8], metadata: &[u8], sha256: Digest, size: u64) -> io::Result<
 fn member(tar: &mut tar::Builder<Vec<u8>>, name: &[u8], suffix: &str, data: &[u8], size: u64) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o640);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_size(size);
     header.set_mtime(0);
     let whole = [name, suffix.as_bytes()].concat();

@@ -31,7 +31,6 @@
 //! [`RelPath::from_archive`]: proxsave_proto::RelPath::from_archive
 
 mod acl;
-mod header;
 mod member;
 mod pax;
 mod sparse;

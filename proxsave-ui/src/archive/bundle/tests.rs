@@ -7,6 +7,9 @@ fn append(tar: &mut Vec<u8>, name: &str, data: &[u8], change: impl FnOnce(&mut t
     header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
     header.set_size(data.len() as u64);
     header.set_mode(0o640);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     change(&mut header);
     header.set_cksum();
     tar.extend_from_slice(header.as_bytes());

@@ -1,7 +1,7 @@
 //! Any bytes at all, and archives a few bytes away from good ones: no panic, no endless walk, no promise broken.
 
-use super::header::BLOCK;
 use super::{Kind, TarError, Walker};
+use crate::archive::tar_header::BLOCK;
 use crate::decoder::Limits;
 use proptest::prelude::*;
 

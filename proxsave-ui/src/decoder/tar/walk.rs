@@ -1,10 +1,10 @@
 //! From a stream of blocks to effective entries and their contents.
 
-use super::header::{BLOCK, RawHeader, is_extension};
 use super::member::{Attributes, Kind, Member};
 use super::pax::{Pax, check_global};
 use super::sparse::{MapLines, SparseForm, SparseMap};
 use super::{Broken, TarError};
+use crate::archive::tar_header::{BLOCK, RawHeader, is_extension};
 use crate::decoder::limits::Limits;
 use proxsave_proto::RelPath;
 use proxsave_proto::plan::MAX_LINK;
@@ -97,7 +97,7 @@ impl<R: Read> Walker<R> {
             if u64::from(self.headers) > u64::from(self.limits.entries) * 4 {
                 return Err(too_many_entries(&self.limits));
             }
-            let raw = RawHeader::read(&block).map_err(|why| self.broken(at, why))?;
+            let raw = RawHeader::read(&block).map_err(|why| self.broken(at, why.to_string()))?;
             if self.extension(&raw, &mut pending, at)? {
                 continue;
             }

@@ -97,7 +97,8 @@ pub struct Entry {
 pub enum Origin {
     /// An entry of the archive.
     Archive,
-    /// A directory on the way to an entry of the archive that the root lacks.
+    /// A directory on the way to an entry of the archive that the root lacks, and in the category of the first such entry.
+    /// Outside that category's own paths it has no other metadata than [`Meta::for_parent`] leaves.
     Parent,
 }
 
@@ -180,6 +181,27 @@ pub enum MountStep {}
 /// A typed host operation. Uninhabited for now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ApplyStep {}
+
+/// The last user and group id that Debian itself gives out, the same on every host (Policy 9.2.2): those of daemons.
+const LAST_STATIC_ID: u32 = 99;
+
+impl Meta {
+    /// What is left of it for a directory that is made only because something below it is restored, and that is in
+    /// no category itself: nobody but root and a system's own daemon may come to own it, and nobody else to write
+    /// in it. Else a plan could hand out what its categories do not hold.
+    #[must_use]
+    pub fn for_parent(mut self) -> Self {
+        if self.uid > LAST_STATIC_ID {
+            self.uid = 0;
+        }
+        if self.gid > LAST_STATIC_ID {
+            self.gid = 0;
+        }
+        self.mode &= !0o022;
+        self.xattrs.retain(|xattr| xattr.name.starts_with(b"user."));
+        self
+    }
+}
 
 impl Xattr {
     /// Whether a restore may set an attribute of this name.

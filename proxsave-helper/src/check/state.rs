@@ -8,10 +8,17 @@ use proxsave_proto::RelPath;
 use proxsave_proto::digest::Timestamp;
 use proxsave_proto::message::{ProbeItem, Refusal, Why};
 use proxsave_proto::plan::Entry;
-use proxsave_proto::state::{Present, Target};
+use proxsave_proto::state::{Blocked, Present, Target};
 
 /// Looks at every target whose directory stands.
 pub(super) fn check_entries(checked: &CheckedPlan, root: &Root, contents: &mut dyn Contents, refusals: &mut Refusals) {
+    // Also of what is made below what the plan makes, which no walk reaches yet.
+    for entry in &checked.plan().entries {
+        let anchor = checked.anchor_of(&entry.path).and_then(|index| checked.anchors().get(index));
+        if anchor.is_some_and(|anchor| root.is_guarded_on(&entry.path, anchor.id().mount)) {
+            refusals.blocked(&entry.path, Blocked::Guarded);
+        }
+    }
     let mut unhashed = Vec::new();
     let mut walk = Walk::new(root);
     for entry in standing_entries(checked) {

@@ -50,6 +50,23 @@ fn a_plan_for_the_tree_as_it_is_passes_with_its_anchors_open() {
 }
 
 #[test]
+fn what_a_new_directory_would_hold_is_guarded_too() {
+    own_mounts();
+    let tree = Tree::new(&["home/", "root/all/"]);
+    tree.bind("", "root/all");
+    let root = tree.root();
+    let plan = plan_for(&root, vec![(path("root/all/usr/lib/other/x"), file(b"x"))]);
+    assert!(checked(&root, plan.clone(), &everything()).is_ok());
+    let mut guarded = plan;
+    for entry in &mut guarded.entries {
+        entry.path = path(&entry.path.to_string().replace("other", "proxsave").replacen('/', "", 1));
+    }
+    let found = refusals(&root, guarded);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|reason| reason.contains("it is guarded")), "{found:?}");
+}
+
+#[test]
 fn who_has_no_right_learns_nothing_else() {
     let tree = Tree::new(&["etc/ssh/a", "home/"]);
     let root = tree.root();

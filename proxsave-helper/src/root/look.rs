@@ -149,9 +149,16 @@ impl<'r> Walk<'r> {
         let (parent, name) = path.split_last().unwrap_or((RelPath::root(), b"."));
         let anchor = match self.reach(&parent)? {
             Reach::Dir(anchor) => anchor,
-            Reach::Missing(anchor) => return Ok(Seen::absent(anchor)),
+            Reach::Missing(anchor) => {
+                let guarded = self.root.is_guarded_on(path, anchor.mount);
+                return Ok(if guarded { Seen::blocked(Blocked::Guarded) } else { Seen::absent(anchor) });
+            }
             Reach::Blocked(blocked) => return Ok(Seen::blocked(blocked)),
         };
+        // The directory is not guarded, but the name in it may be.
+        if self.root.is_guarded_on(path, anchor.mount) {
+            return Ok(Seen::blocked(Blocked::Guarded));
+        }
         let failed = |source: io::Error| RootError { doing: "examine", path: path.clone(), source };
         // `reach` answered `Dir`, so the directory is the last one held.
         let Some((_, dir)) = self.held.last() else {

@@ -35,7 +35,7 @@ const RACE_RETRIES: usize = 8;
 pub struct Root {
     fd: OwnedFd,
     table: OwnedFd,
-    /// Directories guarded besides the fixed ones, by the absolute path they were opened under.
+    /// What is guarded besides the fixed ones, by the absolute path it was opened under.
     extra: Vec<Vec<u8>>,
     view: RefCell<View>,
 }
@@ -156,12 +156,12 @@ impl Root {
         Ok(Self { fd, table, extra: Vec::new(), view: RefCell::new(view) })
     }
 
-    /// Guards one more directory (the state directory) and whatever else leads to it.
+    /// Guards one more directory or file (the state directory, the running program) and whatever else leads to it.
     ///
     /// # Errors
     /// When its place cannot be found out.
-    pub fn guard(&mut self, dir: BorrowedFd<'_>) -> io::Result<()> {
-        self.extra.push(path_of(dir)?);
+    pub fn guard(&mut self, what: BorrowedFd<'_>) -> io::Result<()> {
+        self.extra.push(path_of(what)?);
         self.refresh()
     }
 
@@ -241,6 +241,13 @@ impl Root {
             Some(kind) => Ok(kind),
             None => Err(Blocked::ForeignFileSystem),
         })
+    }
+
+    /// Whether a path, there or not, is guarded on the mount that its nearest directory is on: guards go by where a
+    /// name leads, and a bind mount gives a guarded name, or one yet to be made, a second way to it.
+    #[must_use]
+    pub fn is_guarded_on(&self, path: &RelPath, mount: u64) -> bool {
+        matches!(self.judge_mount(path, Some(mount)), Some(Err(Blocked::Guarded)))
     }
 
     fn walk_to(&self, path: &RelPath) -> Result<OwnedFd, OpenError> {

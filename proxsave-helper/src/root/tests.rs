@@ -175,6 +175,24 @@ fn another_name_for_a_guarded_directory_is_guarded_too() {
 }
 
 #[test]
+fn a_guarded_name_is_guarded_by_whatever_way_it_is_reached_there_or_not() {
+    own_mounts();
+    let tree = Tree::new(&["etc/pve/", "usr/local/bin/proxsave-ui", "usr/lib/", "home/u/state/", "srv/all/", "home/f"]);
+    tree.bind("", "srv/all");
+    let mut root = tree.root();
+    for name in ["etc/pve", "usr/local/bin/proxsave-ui", "usr/lib/proxsave", "etc/proxsave/policy.toml", "run/x/y"] {
+        assert_eq!(blocked(&root, &format!("srv/all/{name}")), Some(Blocked::Guarded), "{name}");
+    }
+    assert_eq!(blocked(&root, "srv/all/usr/lib/other/x"), None);
+    for name in ["home/u/state", "home/f"] {
+        assert_eq!(blocked(&root, name), None);
+        let flags = rustix::fs::OFlags::PATH;
+        root.guard(rustix::fs::open(tree.at(name), flags, 0.into()).unwrap().as_fd()).unwrap();
+        assert_eq!(blocked(&root, name), Some(Blocked::Guarded), "the name itself");
+    }
+}
+
+#[test]
 fn what_is_mounted_on_a_guarded_path_is_guarded_under_every_name() {
     own_mounts();
     let tree = Tree::new(&["etc/pve/", "srv/elsewhere/", "home/"]);

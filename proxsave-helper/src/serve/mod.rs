@@ -100,6 +100,11 @@ impl Opened {
         let mut root = Root::open(&settings.root).map_err(|error| ServeError::path("--root", &settings.root, error))?;
         root.guard(rustix::fd::AsFd::as_fd(&state))
             .map_err(|error| ServeError::path("--state", &settings.state, error))?;
+        // Wherever it was installed, no plan replaces it.
+        let own = |error| ServeError::System("find this program's own file", error);
+        let program = std::fs::File::open("/proc/self/exe").map_err(own)?;
+        root.guard(rustix::fd::AsFd::as_fd(&program)).map_err(own)?;
+        drop(program);
         let signals =
             EndSignals::hold(via == Via::Listen).map_err(|error| ServeError::System("hold back signals", error))?;
         Ok(Self { root, state, signals })

@@ -71,6 +71,9 @@ pub enum FaultReason {
     /// A parent that nothing needs.
     #[error("a directory is made that no entry needs")]
     IdleParent,
+    /// See [`Meta::for_parent`].
+    #[error("a directory outside the chosen categories is only made root's or a system daemon's, writable by its owner alone")]
+    ParentMeta,
     /// A directory that stands would be replaced, or a directory put over something else.
     #[error("a directory is never replaced by something else, nor something else by a directory's entry")]
     KindOverKind,
@@ -168,9 +171,19 @@ impl Plan {
         }
         if entry.origin == Origin::Parent {
             // Sorted depth first: what is below follows at once.
-            let used = self.entries.get(index + 1).is_some_and(|next| next.path.starts_with(&entry.path));
-            if !used || !entry.node.is_dir() || entry.before.is_some() {
+            let next = self.entries.get(index + 1).filter(|next| next.path.starts_with(&entry.path));
+            if next.is_none() || !entry.node.is_dir() || entry.before.is_some() {
                 fault(FaultReason::IdleParent);
+            }
+            // Parents in a row end at an entry of the archive, which is in that category by itself.
+            if next.is_some_and(|next| next.category != entry.category) {
+                fault(FaultReason::Category);
+            }
+            if let Node::Dir { meta } = &entry.node
+                && !entry.category.matches(&entry.path)
+                && meta.clone().for_parent() != *meta
+            {
+                fault(FaultReason::ParentMeta);
             }
         }
         match self.find(&parent) {
@@ -459,6 +472,41 @@ mod tests {
         // A directory that the plan makes cannot also be bound as existing.
         let both = plan(vec![dir("etc/ssh", Origin::Archive), file("etc/ssh/a")], &["etc", "etc/ssh"]);
         assert_eq!(reasons(both), [FaultReason::IdleAnchor]);
+    }
+
+    #[test]
+    fn a_directory_on_the_way_gives_nobody_what_the_categories_do_not_hold() {
+        let with = |change: fn(&mut Meta), top: &str, below: &str| {
+            let mut parent = dir(top, Origin::Parent);
+            if let Node::Dir { meta } = &mut parent.node {
+                change(meta);
+            }
+            reasons(plan(vec![parent, file(below)], &[""]))
+        };
+        let changes: [fn(&mut Meta); 6] = [
+            |m| m.uid = 1000,
+            |m| m.gid = 100,
+            |m| m.mode = 0o775,
+            |m| m.mode = 0o1777,
+            |m| m.xattrs = vec![Xattr { name: b"system.posix_acl_access".to_vec(), value: vec![2] }],
+            |m| m.xattrs = vec![Xattr { name: b"system.posix_acl_default".to_vec(), value: vec![2] }],
+        ];
+        for change in changes {
+            assert_eq!(with(change, "etc", "etc/ssh"), [FaultReason::ParentMeta]);
+            assert!(with(change, "root/.ssh", "root/.ssh/id").contains(&FaultReason::UnboundParent), "its parent only");
+            assert!(!with(change, "root/.ssh", "root/.ssh/id").contains(&FaultReason::ParentMeta));
+        }
+        // /etc/proxmox-backup is the user backup's (34), and closed.
+        assert!(with(|m| (m.uid, m.gid, m.mode) = (34, 34, 0o700), "etc", "etc/ssh").is_empty());
+    }
+
+    #[test]
+    fn a_directory_on_the_way_is_counted_where_it_leads_to() {
+        let claimed = Entry { category: CategoryId::UserData, ..dir("etc", Origin::Parent) };
+        assert_eq!(reasons(plan(vec![claimed.clone(), file("etc/ssh")], &[""])), [FaultReason::Category]);
+        // A parent further down does not speak for it either.
+        let below = Entry { category: CategoryId::UserData, ..dir("etc/ssh", Origin::Parent) };
+        assert_eq!(reasons(plan(vec![claimed, below, file("etc/ssh/a")], &[""])), [FaultReason::Category]);
     }
 
     #[test]

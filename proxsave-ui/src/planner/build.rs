@@ -183,7 +183,7 @@ fn missing_parents(
                 _ => {
                     let meta = match index.get(&dir).map(|entry| &entry.node) {
                         Some(IndexNode::Dir { meta, true_entry: true }) if super::unsettable(meta).is_none() => {
-                            meta.clone()
+                            if want.category.matches(&dir) { meta.clone() } else { meta.clone().for_parent() }
                         }
                         _ => Meta { mode: 0o755, uid: 0, gid: 0, mtime: None, xattrs: Vec::new() },
                     };

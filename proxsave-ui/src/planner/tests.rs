@@ -104,6 +104,14 @@ fn missing_directories_are_made_from_true_entries_else_plain() {
 }
 
 #[test]
+fn a_missing_directory_outside_the_categories_is_not_made_writable_for_others() {
+    let host = Host::default();
+    let planned = plan(vec![dir("etc", 0o777), dir("etc/ssh", 0o777), file("etc/ssh/a", b"a")], &host);
+    assert_eq!(mode_of(&planned, "etc"), (Origin::Parent, 0o755));
+    assert_eq!(mode_of(&planned, "etc/ssh"), (Origin::Archive, 0o777), "what the backup has in a category is its own");
+}
+
+#[test]
 fn staging_directories_change_nothing_that_stands() {
     let host = Host::default().dir("home", 0o711).dir("var/spool/cron", 0o755);
     let planned = plan(

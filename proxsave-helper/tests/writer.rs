@@ -306,6 +306,30 @@ fn a_cancelled_restore_leaves_nothing() {
 }
 
 #[test]
+fn what_an_owner_puts_in_the_place_of_a_staging_directory_stays() {
+    for commit in [false, true] {
+        let tmp = dir();
+        let root = tmp.path();
+        fs::create_dir_all(root.join("home/another's/inner")).unwrap();
+        fs::write(root.join("home/another's/inner/file"), "kept").unwrap();
+        fs::set_permissions(root.join("home/another's"), fs::Permissions::from_mode(0o700)).unwrap();
+        let plan = plan(root, vec![(path("home/a"), file(b"aaaa", meta(0o644)))]);
+        let mut running = start(root, &plan, Layers::ALL, IDLE);
+        running.feed(&stream(&plan, &[("home/a", b"aaaa")]));
+        running.staged().unwrap();
+        let stage = leftovers(root).pop().unwrap();
+        // Who owns a directory can rename what is in it, but not remove what is in others' directories there.
+        fs::rename(&stage, root.join("home/moved")).unwrap();
+        fs::rename(root.join("home/another's"), &stage).unwrap();
+        running.writer.send(if commit { ToWriter::Commit } else { ToWriter::Cancel }).unwrap();
+        running.over();
+        assert_eq!(fs::read_to_string(stage.join("inner/file")).unwrap(), "kept");
+        assert_eq!(fs::read_dir(root.join("home/moved")).unwrap().count(), 0, "what was staged is gone");
+        assert_eq!(root.join("home/a").exists(), commit);
+    }
+}
+
+#[test]
 fn what_changed_after_the_check_fails_the_whole() {
     type Change = (&'static str, fn(&Path));
     let changes: [Change; 5] = [

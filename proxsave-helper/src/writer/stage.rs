@@ -9,9 +9,9 @@ use super::content::Content;
 use super::cursor::Cursor;
 use super::error::WriterError;
 use super::layout::{Layout, Place, name};
-use super::meta::set_mtime;
+use super::meta::{Failed, set_mtime};
 use super::talk::Talk;
-use super::tree::remove_tree;
+use super::tree::{empty_tree, is_empty};
 use super::view::View;
 use crate::sys;
 use proxsave_proto::RelPath;
@@ -66,7 +66,8 @@ impl<'j> Staging<'j> {
             if slot.stages
                 && let Err(error) = dir.make_stage(job.txid, number)
             {
-                let error = WriterError::entry(slot.path, "make a staging directory")(error);
+                let (what, error) = error;
+                let error = WriterError::entry(slot.path, what)(error);
                 staging.discard();
                 return Err(error);
             }
@@ -303,23 +304,19 @@ impl<'j> Staging<'j> {
 }
 
 impl SlotDir {
-    fn make_stage(&mut self, txid: &str, number: usize) -> Result<(), Errno> {
-        let before = mtime(&self.dir)?;
+    fn make_stage(&mut self, txid: &str, number: usize) -> Result<(), Failed> {
+        let failed = |error| ("make a staging directory", error);
+        let before = mtime(&self.dir).map_err(failed)?;
         let name = format!(".pxs-{txid}-{number}");
-        rustix::fs::mkdirat(&self.dir, &name, Mode::RWXU)?;
+        rustix::fs::mkdirat(&self.dir, &name, Mode::RWXU).map_err(failed)?;
         self.stage_name = name;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let stage = rustix::fs::openat(&self.dir, &self.stage_name, flags, Mode::empty())?;
-        // A set-group-id directory or a default ACL would otherwise pass on to everything staged.
-        for acl in ["system.posix_acl_default", "system.posix_acl_access"] {
-            match rustix::fs::fremovexattr(&stage, acl) {
-                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error),
-            }
+        let stage = rustix::fs::openat(&self.dir, &self.stage_name, flags, Mode::empty()).map_err(failed)?;
+        if !is_new(&stage).map_err(failed)? {
+            return Err(("make a staging directory (somebody exchanged it for another)", Errno::EXIST));
         }
-        rustix::fs::fchown(&stage, Some(Uid::ROOT), Some(Gid::ROOT))?;
-        rustix::fs::fchmod(&stage, Mode::RWXU)?;
-        self.times = Some((before, mtime(&self.dir)?));
+        seclude(&stage).map_err(failed)?;
+        self.times = Some((before, mtime(&self.dir).map_err(failed)?));
         self.stage = Some(stage);
         Ok(())
     }
@@ -328,21 +325,46 @@ impl SlotDir {
         if self.stage_name.is_empty() {
             return Ok(());
         }
-        self.stage = None;
         let untouched = self.times.filter(|(_, after)| mtime(&self.dir).is_ok_and(|now| now == *after));
-        remove_tree(self.dir.as_fd(), self.stage_name.as_bytes())?;
-        self.stage_name.clear();
+        self.close()?;
         untouched.map_or(Ok(()), |(before, _)| set_mtime(&self.dir, before))
     }
 
     /// Removes the staging directory, and with it what was displaced: the end of a transaction.
+    ///
+    /// It is emptied by descriptor: whoever owns the directory it is in can give its name to something else at any
+    /// time, of which nothing but an empty directory may go.
     pub(super) fn close(&mut self) -> Result<(), Errno> {
-        if self.stage_name.is_empty() {
-            return Ok(());
+        if let Some(stage) = self.stage.take() {
+            empty_tree(stage)?;
         }
-        self.stage = None;
-        remove_tree(self.dir.as_fd(), self.stage_name.as_bytes())
+        match std::mem::take(&mut self.stage_name) {
+            name if name.is_empty() => Ok(()),
+            name => match rustix::fs::unlinkat(&self.dir, &name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(error) => Err(error),
+            },
+        }
     }
+}
+
+/// Whether a directory can be the one that was made a moment ago under a name that others may have exchanged since:
+/// root's alone, and nothing in it.
+fn is_new(stage: &OwnedFd) -> Result<bool, Errno> {
+    let stat = rustix::fs::fstat(stage)?;
+    Ok(stat.st_uid == 0 && stat.st_mode & 0o077 == 0 && is_empty(stage)?)
+}
+
+/// A set-group-id directory or a default ACL would otherwise pass on to everything staged.
+fn seclude(stage: &OwnedFd) -> Result<(), Errno> {
+    for acl in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match rustix::fs::fremovexattr(stage, acl) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    rustix::fs::fchown(stage, Some(Uid::ROOT), Some(Gid::ROOT))?;
+    rustix::fs::fchmod(stage, Mode::RWXU)
 }
 
 fn mtime(dir: &OwnedFd) -> Result<Timestamp, Errno> {
@@ -444,5 +466,30 @@ impl Output<'_> {
     /// Gives a file that ends in a hole its size.
     fn finish(&self) -> Result<(), Errno> {
         if self.end < self.at { rustix::fs::ftruncate(self.file, self.at) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    #[test]
+    fn only_an_empty_directory_of_roots_alone_is_a_new_one() {
+        let tmp = tempfile::tempdir().unwrap();
+        let new = || {
+            let dir = rustix::fs::open(tmp.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            is_new(&dir).unwrap()
+        };
+        std::fs::set_permissions(tmp.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        assert!(new());
+        std::fs::write(tmp.path().join("file"), "x").unwrap();
+        assert!(!new(), "something is in it");
+        std::fs::remove_file(tmp.path().join("file")).unwrap();
+        std::fs::set_permissions(tmp.path(), PermissionsExt::from_mode(0o750)).unwrap();
+        assert!(!new(), "others may enter it");
+        std::fs::set_permissions(tmp.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        chown(tmp.path(), Some(1234), None).unwrap();
+        assert!(!new(), "it is somebody else's");
     }
 }

@@ -18,26 +18,51 @@ pub fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error),
     }
+    empty(Level::open(parent, name)?)?;
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes everything in a directory, as [`remove_tree`] does.
+///
+/// # Errors
+/// As [`remove_tree`].
+pub(super) fn empty_tree(dir: OwnedFd) -> Result<(), Errno> {
+    empty(Level::of(dir)?)
+}
+
+/// Whether nothing is in a directory.
+pub(super) fn is_empty(dir: &OwnedFd) -> Result<bool, Errno> {
+    for entry in Dir::read_from(dir)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn empty(mut top: Level) -> Result<(), Errno> {
     // Directories that are being emptied, from the top down: each with its name in the one before.
-    let mut open: Vec<(CString, Level)> =
-        vec![(CString::new(name).map_err(|_| Errno::INVAL)?, Level::open(parent, name)?)];
-    while let Some((_, level)) = open.last_mut() {
+    let mut open: Vec<(CString, Level)> = Vec::new();
+    loop {
+        let level = open.last_mut().map_or(&mut top, |(_, level)| level);
         match level.next_dir()? {
             Some(name) => {
                 let below = Level::open(level.dir.as_fd(), name.as_bytes())?;
                 open.push((name, below));
             }
             None => {
-                let Some((name, _)) = open.pop() else { break };
-                let above = open.last().map_or(parent, |(_, level)| level.dir.as_fd());
-                match rustix::fs::unlinkat(above, &name, AtFlags::REMOVEDIR) {
+                let Some((name, _)) = open.pop() else { return Ok(()) };
+                let above = open.last().map_or(&top, |(_, level)| level);
+                match rustix::fs::unlinkat(&above.dir, &name, AtFlags::REMOVEDIR) {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(error) => return Err(error),
                 }
             }
         }
     }
-    Ok(())
 }
 
 struct Level {
@@ -48,7 +73,10 @@ struct Level {
 impl Level {
     fn open(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Self, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        Self::of(rustix::fs::openat(parent, name, flags, Mode::empty())?)
+    }
+
+    fn of(dir: OwnedFd) -> Result<Self, Errno> {
         let entries = Dir::read_from(&dir)?;
         Ok(Self { dir, entries })
     }

@@ -72,7 +72,9 @@ pub enum FaultReason {
     #[error("a directory is made that no entry needs")]
     IdleParent,
     /// See [`Meta::for_parent`].
-    #[error("a directory outside the chosen categories is only made root's or a system daemon's, writable by its owner alone")]
+    #[error(
+        "a directory outside the chosen categories is only made root's or a system daemon's, writable by its owner alone"
+    )]
     ParentMeta,
     /// A directory that stands would be replaced, or a directory put over something else.
     #[error("a directory is never replaced by something else, nor something else by a directory's entry")]

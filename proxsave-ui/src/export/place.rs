@@ -36,6 +36,8 @@ const OF_USERS: &[&str] = &["run/user", "run/media"];
 
 /// What an exported entry takes besides its content, and what content is rounded up to: one block of the common size.
 const BLOCK: u64 = 4096;
+/// Exports of one second, beyond which something is wrong.
+const MAX_EXPORTS: u32 = 100;
 
 /// A fresh directory, 0700, below one that the operator chose.
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl ExportDir {
         fits(space(index, exports), room.f_bavail.saturating_mul(room.f_frsize)).map_err(refuse)
     }
 
-    /// Makes the fresh directory `proxmox-config-export-STAMP` in the chosen one, which is made when it is missing.
+    /// Makes the fresh directory `proxmox-config-export-STAMP` (a number behind it if need be) in the chosen one, which is made when it is missing.
     ///
     /// # Errors
     /// [`ExportError::Place`] with the reason.
@@ -98,14 +100,23 @@ impl ExportDir {
         let real = std::fs::read_link(format!("/proc/self/fd/{}", outer.as_raw_fd()))
             .map_err(|error| refuse(error.to_string()))?;
         allowed(&real, root, plan).map_err(refuse)?;
-        let name = format!("proxmox-config-export-{stamp}");
-        mkdirat(&outer, name.as_str(), Mode::from_raw_mode(0o700)).map_err(|error| match error {
-            rustix::io::Errno::EXIST => refuse(format!("it already holds {name}; wait a second and run it again")),
-            error => says(error),
-        })?;
+        let name = fresh(&outer, &format!("proxmox-config-export-{stamp}")).map_err(says)?;
         let fd = openat(&outer, name.as_str(), flags, Mode::empty()).map_err(says)?;
         Ok(Self { fd, path: real.join(name) })
     }
+}
+
+/// Makes a directory of a name that is not there yet: the wanted one, else with the first free number behind it, for two
+/// exports can begin within one second.
+fn fresh(outer: &OwnedFd, wanted: &str) -> Result<String, rustix::io::Errno> {
+    let mut name = wanted.to_owned();
+    for number in 2..=MAX_EXPORTS {
+        match mkdirat(outer, name.as_str(), Mode::from_raw_mode(0o700)) {
+            Err(rustix::io::Errno::EXIST) => name = format!("{wanted}-{number}"),
+            made => return made.map(|()| name),
+        }
+    }
+    Err(rustix::io::Errno::EXIST)
 }
 
 /// The bytes that an export takes; sparse files and hard links count in full, for they are written out.
@@ -176,6 +187,15 @@ mod tests {
         let error = ExportDir::check_room(&missing, &index, &exports).unwrap_err();
         assert!(error.to_string().contains("free"), "{error}");
         assert!(!missing.exists());
+    }
+
+    #[test]
+    fn two_exports_of_one_second_have_two_directories() {
+        let base = tempfile::tempdir().unwrap();
+        let make = || ExportDir::create(&base.path().join("x"), "20260101-000000", b"/nowhere", None).unwrap().path;
+        let (first, second) = (make(), make());
+        assert!(first.ends_with("proxmox-config-export-20260101-000000") && first.is_dir());
+        assert!(second.ends_with("proxmox-config-export-20260101-000000-2") && second.is_dir());
     }
 
     #[test]

@@ -15,8 +15,11 @@ use crate::category::{CategoryId, Mode, Roles};
 use crate::digest::{Digest, Timestamp};
 use crate::path::RelPath;
 use crate::state::Present;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::Digest as _;
+use std::fmt;
+use std::marker::PhantomData;
 
 /// The most entries a plan may have.
 pub const MAX_ENTRIES: usize = 2_000_000;
@@ -24,6 +27,10 @@ pub const MAX_ENTRIES: usize = 2_000_000;
 pub const MAX_PLAN_BYTES: u64 = 1 << 30;
 /// The longest target of a symbolic link, in bytes (`PATH_MAX` less the final NUL).
 pub const MAX_LINK: usize = 4095;
+/// The most extended attributes of one entry; file systems that keep all of an inode's in one block hold fewer.
+pub const MAX_XATTRS: usize = 128;
+/// The most exports: one for each category.
+const MAX_EXPORTS: usize = crate::category::CATEGORIES.len();
 /// The largest value of an extended attribute (`XATTR_SIZE_MAX`).
 pub const MAX_XATTR: usize = 65536;
 
@@ -37,10 +44,13 @@ pub struct Plan {
     /// The host's roles that the selection was filtered by.
     pub host: Roles,
     /// The existing directories in which names will be made or replaced, sorted by path.
+    #[serde(deserialize_with = "at_most::<MAX_ENTRIES, _, _>")]
     pub anchors: Vec<AnchorBinding>,
     /// What will be written, sorted by path (depth first).
+    #[serde(deserialize_with = "at_most::<MAX_ENTRIES, _, _>")]
     pub entries: Vec<Entry>,
     /// What the front-end exports instead, by category.
+    #[serde(deserialize_with = "at_most::<MAX_EXPORTS, _, _>")]
     pub exports: Vec<Export>,
     /// Units to stop and start. No step exists yet, so this list is empty on the wire.
     pub services: Vec<ServiceStep>,
@@ -148,6 +158,7 @@ pub struct Meta {
     /// Modification time; `None` leaves what the writing makes it.
     pub mtime: Option<Timestamp>,
     /// Extended attributes, sorted by name.
+    #[serde(deserialize_with = "at_most::<MAX_XATTRS, _, _>")]
     pub xattrs: Vec<Xattr>,
 }
 
@@ -181,6 +192,31 @@ pub enum MountStep {}
 /// A typed host operation. Uninhabited for now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ApplyStep {}
+
+/// Reads a list and stops at the first element too many. Counted only once it is all in memory, a plan of a few
+/// bytes for each element could be made to take many times its size.
+fn at_most<'de, const MOST: usize, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    struct List<const MOST: usize, T>(PhantomData<T>);
+    impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for List<MOST, T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MOST}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(element) = from.next_element()? {
+                if list.len() == MOST {
+                    return Err(A::Error::custom("the list is too long"));
+                }
+                list.push(element);
+            }
+            Ok(list)
+        }
+    }
+    from.deserialize_seq(List::<MOST, T>(PhantomData))
+}
 
 /// The last user and group id that Debian itself gives out, the same on every host (Policy 9.2.2): those of daemons.
 const LAST_STATIC_ID: u32 = 99;

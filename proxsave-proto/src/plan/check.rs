@@ -1,6 +1,8 @@
 //! The policy-free check of a plan.
 
-use super::{Entry, MAX_ENTRIES, MAX_LINK, MAX_PLAN_BYTES, MAX_XATTR, Meta, Node, Origin, Plan, Xattr, guarded};
+use super::{
+    Entry, MAX_ENTRIES, MAX_LINK, MAX_PLAN_BYTES, MAX_XATTR, MAX_XATTRS, Meta, Node, Origin, Plan, Xattr, guarded,
+};
 use crate::digest::Digest;
 use crate::path::RelPath;
 use crate::state::Kind;
@@ -251,6 +253,9 @@ fn check_meta(meta: &Meta, fault: &mut impl FnMut(FaultReason)) {
         fault(FaultReason::Time);
     }
     let good = |xattr: &Xattr| Xattr::is_restorable(&xattr.name) && xattr.value.len() <= MAX_XATTR;
+    if meta.xattrs.len() > MAX_XATTRS {
+        fault(FaultReason::TooLarge);
+    }
     if !meta.xattrs.is_sorted_by(|a, b| a.name < b.name) || !meta.xattrs.iter().all(good) {
         fault(FaultReason::Xattr);
     }
@@ -445,6 +450,24 @@ mod tests {
         let mut padded = bytes.clone();
         padded.splice(at..=at, [0x85, 0x00]);
         assert_eq!(ValidPlan::decode(&padded).unwrap_err()[0].reason, FaultReason::NotCanonical);
+    }
+
+    #[test]
+    fn lists_are_counted_while_they_are_read() {
+        let mut long = good();
+        long.exports = vec![crate::plan::Export { category: CategoryId::Ssh, entries: 0, bytes: 0 }; 33];
+        assert_eq!(ValidPlan::decode(&long.encode().unwrap()).unwrap_err()[0].reason, FaultReason::Malformed);
+        let mut long = good();
+        let xattr = |n| Xattr { name: format!("user.{n:03}").into_bytes(), value: vec![] };
+        if let Node::Dir { meta } = &mut long.entries[0].node {
+            meta.xattrs = (0..128).map(xattr).collect();
+            assert!(ValidPlan::decode(&long.encode().unwrap()).is_ok());
+        }
+        if let Node::Dir { meta } = &mut long.entries[0].node {
+            meta.xattrs.push(xattr(128));
+        }
+        assert_eq!(ValidPlan::decode(&long.encode().unwrap()).unwrap_err()[0].reason, FaultReason::Malformed);
+        assert_eq!(reasons(long), [FaultReason::TooLarge]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{CheckedPlan, Refusals};
 use crate::root::Dir;
+use proxsave_proto::RelPath;
 use proxsave_proto::message::Why;
 use proxsave_proto::plan::{AnchorBinding, Node};
 use proxsave_proto::state::Kind;
@@ -25,11 +26,16 @@ pub(super) fn check_room(checked: &CheckedPlan, refusals: &mut Refusals) {
         // Its staging directory.
         needs.entry(anchor.id().dev).or_default().add(BLOCK, 1);
     }
+    // The topmost new directory on the way: all below it is made where it is made. So a deep path costs no more.
+    let mut made: Option<(&RelPath, usize)> = None;
     for entry in &checked.plan().entries {
+        made = made.filter(|(dir, _)| entry.path.starts_with(dir));
+        let index = made.map(|(_, anchor)| anchor).or_else(|| checked.anchor_of(&entry.path));
+        if made.is_none() && entry.node.is_dir() && entry.before.is_none() {
+            made = index.map(|anchor| (&entry.path, anchor));
+        }
         let stands = entry.node.is_dir() && entry.before.as_ref().is_some_and(|before| before.kind == Kind::Dir);
-        let Some(anchor) = checked.anchor_of(&entry.path).and_then(|index| checked.anchors().get(index)) else {
-            continue;
-        };
+        let Some(anchor) = index.and_then(|index| checked.anchors().get(index)) else { continue };
         let need = needs.entry(anchor.id().dev).or_default();
         let content = entry.node.content_len().checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
         let xattrs: u64 = entry.node.meta().map_or(0, |meta| meta.xattrs.iter().map(|x| x.value.len() as u64).sum());

@@ -1,5 +1,4 @@
-//! The staged directory that was worked in last, and those that lead to it, held open: neighbours cost nothing,
-//! and a deep path is walked once.
+//! Staged directories, held open: an archive's order may go to and fro between them, and a deep path is walked once.
 
 use super::error::WriterError;
 use super::layout::{Layout, Place};
@@ -8,11 +7,15 @@ use proxsave_proto::Plan;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use std::collections::HashMap;
 
-/// New directories that are open, each in the one before, by entry index (which grows downwards).
+/// The most directories that are held: every directory of the deepest path fits.
+pub(super) const HELD: usize = 2048;
+
+/// New directories that are open, by entry index.
 #[derive(Default)]
 pub(super) struct Cursor {
-    open: Vec<(usize, OwnedFd)>,
+    open: HashMap<usize, OwnedFd>,
 }
 
 impl Cursor {
@@ -40,29 +43,25 @@ impl Cursor {
     ) -> Result<BorrowedFd<'a>, WriterError> {
         let mut missing = Vec::new();
         let mut at = dir;
-        let mut slot = None;
-        loop {
-            // What is numbered higher does not lead to it.
-            while self.open.last().is_some_and(|(open, _)| *open > at) {
-                self.open.pop();
-            }
-            if self.open.last().is_some_and(|(open, _)| *open == at) {
-                break;
+        let slot = loop {
+            if self.open.contains_key(&at) {
+                break None;
             }
             missing.push(at);
             match layout.place(at) {
                 Place::Under(above) => at = above,
-                Place::In(found) | Place::Existing(found) => {
-                    self.open.clear();
-                    slot = Some(found);
-                    break;
-                }
+                Place::In(found) | Place::Existing(found) => break Some(found),
             }
+        };
+        if self.open.len() + missing.len() > HELD {
+            let nearest = self.open.remove_entry(&at);
+            self.open.clear();
+            self.open.extend(nearest);
         }
         for index in missing.into_iter().rev() {
             let entry = plan.entries.get(index).ok_or(WriterError::Stream("it is inconsistent"))?;
-            let above = match (self.open.last(), slot) {
-                (Some((_, dir)), _) => dir.as_fd(),
+            let above = match (self.open.get(&at), slot) {
+                (Some(dir), _) => dir.as_fd(),
                 (None, Some(slot)) => stage_of(slots, slot, plan, index)?,
                 (None, None) => return Err(WriterError::entry(&entry.path, "open")(Errno::NOENT)),
             };
@@ -70,10 +69,11 @@ impl Cursor {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let opened = rustix::fs::openat(above, staged.bytes(), flags, Mode::empty())
                 .map_err(WriterError::entry(&entry.path, "open"))?;
-            self.open.push((index, opened));
+            self.open.insert(index, opened);
+            at = index;
         }
-        match self.open.last() {
-            Some((_, dir)) => Ok(dir.as_fd()),
+        match self.open.get(&dir) {
+            Some(dir) => Ok(dir.as_fd()),
             None => Err(WriterError::Stream("it is inconsistent")),
         }
     }

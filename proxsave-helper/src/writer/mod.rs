@@ -176,10 +176,10 @@ fn settle<'j>(
     Ok((staging, Content::new(content, job.idle)))
 }
 
-/// Two for each directory of the view, and what walking the deepest trees takes (a path has at most 2,048 parts;
-/// two cursors, or a removal with two for each level).
+/// Two for each directory of the view, and what walking the deepest trees takes: two cursors, or a removal with two
+/// for each level.
 fn open_files(layout: &Layout<'_>) -> u64 {
-    layout.slots.len() as u64 * 3 + 2 * 2 * 2048 + 256
+    layout.slots.len() as u64 * 3 + 2 * 2 * cursor::HELD as u64 + 256
 }
 
 /// Names can be made where the plan makes names, and nowhere else in the view.

@@ -359,6 +359,9 @@ mod tests {
         let plan = plan(&["", "etc"], &["etc/cron.d/", "etc/cron.d/x=1", "etc/hosts=1"]);
         let names: Vec<&[u8]> = sensitive(&plan, &plan.anchors[1].path).collect();
         assert!(names.contains(&&b"shadow"[..]) && names.contains(&&b"sudoers.d"[..]));
+        for run_by_root in ["logrotate.d", "rc.local", "anacrontab", "alternatives", "zfs", "update-motd.d"] {
+            assert!(names.contains(&run_by_root.as_bytes()), "{run_by_root}");
+        }
         assert!(!names.contains(&&b"cron.d"[..]), "the plan writes in it");
         assert!(!names.iter().any(|name| name.starts_with(b"usr")));
         let root: Vec<&[u8]> = sensitive(&plan, &plan.anchors[0].path).collect();

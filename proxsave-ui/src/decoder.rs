@@ -16,6 +16,7 @@
 //!
 //! What an archive may hold is written down in [`tar`].
 
+mod believed;
 mod blocks;
 mod build;
 mod cage;

@@ -39,6 +39,9 @@ Exit codes:
     8  finished, but some entries were not written
   130  stopped by the operator (Ctrl-C or cancel)
 
+With --json, an error before there is a result leaves standard output empty; the
+exit code and standard error tell what failed.
+
 The public tool's spellings --restore and --decrypt mean the commands of that name.";
 
 impl Exit {

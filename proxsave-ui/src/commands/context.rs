@@ -231,12 +231,14 @@ impl Context {
     /// Searches directories, or the usual ones.
     ///
     /// # Errors
-    /// When no decoder can be started.
+    /// When no decoder can be started, or the operator stops.
     pub fn search(&self, dirs: &[PathBuf], host: Option<&str>) -> Result<Found, Failure> {
         let mut decoder = Decoder::spawn()?;
         let places = places(dirs);
         let describe: &mut dyn crate::archive::Describe = &mut decoder;
-        Ok(discover(&places, host, SearchLimits::default(), describe))
+        let found = discover(&places, host, SearchLimits::default(), describe);
+        // The decoder ended with the interrupt, so what is found says nothing about the backups.
+        if interrupt::raised() { Err(Failure::stopped()) } else { Ok(found) }
     }
 
     /// Lets the operator choose a backup.

@@ -93,7 +93,7 @@ fn write(reading: &mut Reading, file: &File, name: &[u8]) -> Result<(Digest, u64
     })?;
     bar.end();
     let written = file.metadata()?.len();
-    if written != start + size {
+    if start.checked_add(size) != Some(written) {
         return Err(Failure::new(Exit::Failed, "the decoder wrote another number of bytes than it said"));
     }
     let mut text = metadata(sha256, size).into_bytes();

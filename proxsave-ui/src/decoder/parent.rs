@@ -1,12 +1,13 @@
 //! The main process's side: starts the child, asks, and believes nothing beyond the bounds.
 
-use super::build::{MAX_INDEX_BYTES, too_large};
+use super::believed::{self, Gathered, Notes, clean};
+use super::build::too_large;
 use super::channel::{Channel, MAX_FDS};
-use super::child::{WORD, weigh_entry};
+use super::child::WORD;
 use super::error::DecodeError;
-use super::index::{Index, IndexEntry, IndexNode, Refused};
+use super::index::Index;
 use super::limits::Limits;
-use super::protocol::{Answer, DecodeProgress, Reply, Request, Summary, WireStanza};
+use super::protocol::{Answer, DecodeProgress, Reply, Request, WireStanza};
 use crate::archive::describe::{Describe, DescribeError, DescribeInput, Description};
 use crate::secrets::Unwrapped;
 use age::secrecy::ExposeSecret;
@@ -29,8 +30,6 @@ const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const STALL: Duration = Duration::from_secs(20);
 /// Records in one message.
 const BATCH: usize = 1 << 16;
-/// The most notes in all.
-const MAX_NOTES: usize = 200_000;
 
 /// How to start a decoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +106,7 @@ impl Decoder {
             .map_err(|error| failed("starting it", error))?;
         let mut decoder = Self { child, channel: Channel::new(ours), sandbox: String::new(), over: false };
         decoder.send(&Request::Setup { limits: options.limits, allow_unsandboxed: options.allow_unsandboxed }, &[])?;
-        match decoder.next(&mut |_| ControlFlow::Continue(()))? {
+        match decoder.next(&mut |_| stop_when_interrupted())? {
             Reply::Ready(enforced) => decoder.sandbox = clean(enforced),
             other => return Err(decoder.unexpected(other)),
         }
@@ -156,11 +155,15 @@ impl Decoder {
                         return Err(self.broken(&why));
                     }
                 }
-                Ok(Reply::Refused(more)) if gathered.refused.len() + more.len() <= MAX_NOTES => {
-                    gathered.refused.extend(more)
+                Ok(Reply::Refused(more)) => {
+                    if let Err(why) = gathered.note(more, Notes::Refused) {
+                        return Err(self.broken(&why));
+                    }
                 }
-                Ok(Reply::LeftOut(more)) if gathered.left_out.len() + more.len() <= MAX_NOTES => {
-                    gathered.left_out.extend(more);
+                Ok(Reply::LeftOut(more)) => {
+                    if let Err(why) = gathered.note(more, Notes::LeftOut) {
+                        return Err(self.broken(&why));
+                    }
                 }
                 Ok(Reply::Indexed(summary)) => {
                     let sha256 = summary.sha256;
@@ -270,13 +273,20 @@ impl Decoder {
             };
             match reply {
                 Some(Reply::Failed(error)) => return Err(error),
-                Some(Reply::Progress(news)) => last = news,
-                Some(reply) => return Ok(reply),
-                None => {}
-            }
-            if progress(last).is_break() {
-                self.end();
-                return Err(DecodeError::Cancelled);
+                Some(Reply::Progress(news)) => {
+                    last = news;
+                    if progress(last).is_break() {
+                        self.end();
+                        return Err(DecodeError::Cancelled);
+                    }
+                }
+                // A flood of batches must not keep the caller from cancelling.
+                Some(reply) if progress(last).is_continue() => return Ok(reply),
+                None if progress(last).is_continue() => {}
+                Some(_) | None => {
+                    self.end();
+                    return Err(DecodeError::Cancelled);
+                }
             }
         }
     }
@@ -348,60 +358,23 @@ impl Describe for Decoder {
             return Err(DescribeError::Decoder("too many companions".to_owned()));
         }
         self.send(&Request::Describe { name: input.name.to_vec(), size, companions: kinds }, &fds).map_err(failed)?;
-        match self.next(&mut |_| ControlFlow::Continue(())).map_err(failed)? {
-            Reply::Described(described) => Ok(*described?),
+        match self.next(&mut |_| stop_when_interrupted()).map_err(failed)? {
+            Reply::Described(Ok(mut described)) => {
+                believed::scrub_description(&mut described);
+                Ok(*described)
+            }
+            Reply::Described(Err(mut malformed)) => {
+                believed::scrub_malformed(&mut malformed);
+                Err(malformed.into())
+            }
             other => Err(failed(self.unexpected(other))),
         }
     }
 }
 
-/// Entries as they come, checked for what the rest of the program relies on.
-#[derive(Default)]
-struct Gathered {
-    entries: Vec<IndexEntry>,
-    refused: Vec<Refused>,
-    left_out: Vec<Refused>,
-    bytes: u64,
-}
-
-impl Gathered {
-    fn take(&mut self, more: Vec<IndexEntry>, limits: &Limits) -> Result<(), String> {
-        for entry in more {
-            self.bytes += weigh_entry(&entry) as u64;
-            // The weight counts more for each entry than the child's own sum.
-            if self.entries.len() >= limits.entries as usize || self.bytes > 2 * MAX_INDEX_BYTES {
-                return Err("it sent more entries than the limits allow".to_owned());
-            }
-            if self.entries.last().is_some_and(|last| last.path >= entry.path) || entry.path.is_root() {
-                return Err("it sent entries out of order".to_owned());
-            }
-            if matches!(&entry.node, IndexNode::Symlink { target, .. } if target.len() > limits.path_bytes as usize) {
-                return Err("it sent a link target over the limit".to_owned());
-            }
-            self.entries.push(entry);
-        }
-        Ok(())
-    }
-
-    fn into_index(self, summary: Summary, stored_bytes: u64) -> Index {
-        Index {
-            sha256: summary.sha256,
-            stored_bytes,
-            encrypted: summary.encrypted,
-            codec: summary.codec,
-            plain_bytes: summary.plain_bytes,
-            entries: self.entries,
-            refused: self.refused,
-            left_out: self.left_out,
-            roles: summary.roles,
-            info: summary.info,
-        }
-    }
-}
-
-/// Text from the child, safe to print.
-fn clean(text: String) -> String {
-    proxsave_proto::escape::escape(text.as_bytes()).chars().take(1000).collect()
+/// For waits that have no caller to ask: Ctrl-C ends them.
+fn stop_when_interrupted() -> ControlFlow<()> {
+    if crate::sys::interrupt::raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 fn name_signal(signal: i32) -> String {
@@ -422,23 +395,28 @@ fn name_signal(signal: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proxsave_proto::RelPath;
-
-    fn entry(name: &str) -> IndexEntry {
-        let path = RelPath::from_archive(name.as_bytes()).unwrap();
-        IndexEntry { path, node: IndexNode::Hardlink { to: RelPath::root() } }
-    }
+    use crate::decoder::index::Refused;
 
     #[test]
-    fn entries_out_of_order_or_over_the_bounds_are_not_believed() {
-        let limits = Limits { entries: 3, ..Limits::default() };
-        let mut good = Gathered::default();
-        assert!(good.take(vec![entry("a"), entry("a/b"), entry("a-b")], &limits).is_ok());
-        assert!(good.take(vec![entry("c")], &limits).is_err(), "a fourth");
-        for bad in [["b", "a"], ["a", "a"], ["./", "a"]] {
-            assert!(Gathered::default().take(bad.map(entry).to_vec(), &limits).is_err(), "{bad:?}");
-        }
-        let full = Gathered { bytes: 2 * MAX_INDEX_BYTES, ..Gathered::default() };
-        assert!({ full }.take(vec![entry("a")], &limits).is_err());
+    fn a_flood_of_batches_can_be_cancelled() {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let child = Command::new("sleep").arg("60").stderr(Stdio::piped()).spawn().unwrap();
+        let mut decoder = Decoder { child, channel: Channel::new(ours), sandbox: String::new(), over: false };
+        let flood = std::thread::spawn(move || {
+            let theirs = Channel::new(theirs);
+            let note = || Refused { name: b"a".to_vec(), why: "why".to_owned() };
+            for _ in 0..1000 {
+                if theirs.send(&Reply::Refused(vec![note()]), &[]).is_err() {
+                    return;
+                }
+            }
+            drop(theirs.send(&Reply::Failed(DecodeError::NotIndexed), &[]));
+        });
+        let archive = tempfile::tempfile().unwrap();
+        let source = Source { file: archive.as_fd(), offset: 0, length: 0, expected: None };
+        let ended = decoder.index(&source, None, &Limits::default(), &mut |_| ControlFlow::Break(()));
+        assert_eq!(ended.unwrap_err(), DecodeError::Cancelled);
+        drop(decoder);
+        flood.join().unwrap();
     }
 }

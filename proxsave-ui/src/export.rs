@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use sha2::Digest as _;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -135,17 +135,15 @@ impl<'a> Exporter<'a> {
     /// When it cannot be written, ends early, or is not what the index says.
     pub fn take(&mut self, ordinal: u32, content: &mut dyn Read) -> Result<(), ExportError> {
         let Some(entries) = self.waiting.remove(&ordinal) else { return Ok(()) };
-        let mut files = Vec::with_capacity(entries.len());
-        for entry in &entries {
-            files.push((self.create(entry)?, *entry));
-        }
-        let Some((size, sha256)) = entries.first().and_then(|entry| match &file_of(self.index, entry)?.node {
+        let Some((first, others)) = entries.split_first() else { return Ok(()) };
+        let Some((size, sha256)) = file_of(self.index, first).and_then(|entry| match &entry.node {
             IndexNode::File { size, sha256, .. } => Some((*size, *sha256)),
             _ => None,
         }) else {
             return Ok(());
         };
-        let path = entries.first().map_or_else(RelPath::root, |entry| entry.path.clone());
+        let path = first.path.clone();
+        let mut file = self.create(first)?;
         let mut hash = sha2::Sha256::new();
         let mut buffer = vec![0; 128 * 1024];
         let mut left = size;
@@ -160,12 +158,23 @@ impl<'a> Exporter<'a> {
             };
             let bytes = slice.get(..count).unwrap_or_default();
             hash.update(bytes);
-            for (file, entry) in &mut files {
-                file.write_all(bytes).map_err(|why| self.failed(&entry.path, why))?;
-            }
+            file.write_all(bytes).map_err(|why| self.failed(&path, why))?;
             left -= count as u64;
         }
-        if Digest(hash.finalize().into()) == sha256 { Ok(()) } else { Err(ExportError::Content { path }) }
+        if Digest(hash.finalize().into()) != sha256 {
+            return Err(ExportError::Content { path });
+        }
+        // One after the other: there may be more of them than a process may have files open.
+        for entry in others {
+            let copied = self.create(entry).and_then(|mut copy| {
+                file.seek(SeekFrom::Start(0)).map_err(|why| self.failed(&path, why))?;
+                io::copy(&mut file, &mut copy).map_err(|why| self.failed(&entry.path, why))
+            })?;
+            if copied != size {
+                return Err(ExportError::Content { path: entry.path.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// Writes the record and makes everything durable. Gives the directory and how many entries of each category it
@@ -215,7 +224,7 @@ impl<'a> Exporter<'a> {
 
     fn create(&self, entry: &IndexEntry) -> Result<File, ExportError> {
         let made = self.parent(&entry.path).and_then(|(dir, name)| {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             Ok(File::from(openat(&dir, name, flags, Mode::from_raw_mode(0o600))?))
         });
         made.map_err(|why| self.failed(&entry.path, why))

@@ -74,3 +74,19 @@ fn a_directory_that_others_can_write_is_refused() {
     let refused = ExportDir::create(outer.path(), "x", b"/nowhere", None);
     assert!(matches!(refused, Err(ExportError::Place { .. })));
 }
+
+#[test]
+fn a_content_can_have_more_names_than_files_can_be_open() {
+    // For the whole test program, which needs far fewer.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let less = rustix::process::Rlimit { current: Some(1024), ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, less).unwrap();
+    let mut entries = vec![file_with("etc/pve/a", b"one", meta(0o644))];
+    entries.extend((0..1100).map(|at| hardlink(&format!("etc/pve/b{at:04}"), "etc/pve/a")));
+    let index = index(entries);
+    let (_outer, place) = place();
+    let mut exporter = Exporter::begin(place, &index, &all(&index)).unwrap();
+    exporter.take(exporter.contents()[0].ordinal, &mut &b"one"[..]).unwrap();
+    let (dir, _) = exporter.finish().unwrap();
+    assert_eq!(std::fs::read(dir.join("etc/pve/b1099")).unwrap(), b"one");
+}

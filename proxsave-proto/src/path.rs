@@ -112,6 +112,15 @@ impl RelPath {
         self.components().count()
     }
 
+    /// The path of the first `depth` names; the whole path when it has no more.
+    #[must_use]
+    pub fn prefix(&self, depth: usize) -> RelPath {
+        let Some(slash) = depth.checked_sub(1) else { return RelPath::root() };
+        let mut ends = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let whole = || self.clone();
+        ends.nth(slash).and_then(|(end, _)| self.0.get(..end)).map_or_else(whole, |bytes| RelPath(bytes.into()))
+    }
+
     /// The last name and the path of its directory; `None` for the root.
     #[must_use]
     pub fn split_last(&self) -> Option<(RelPath, &[u8])> {
@@ -263,6 +272,14 @@ mod tests {
         assert!(path("etc/pve").starts_with(&path("etc/pve")));
         assert!(!path("etc/pve-x").starts_with(&path("etc/pve")));
         assert!(path("a").starts_with(&RelPath::root()));
+    }
+
+    #[test]
+    fn a_prefix_is_the_first_names() {
+        let whole = path("a/bc/d");
+        let prefixes: Vec<String> = (0..5).map(|depth| whole.prefix(depth).to_string()).collect();
+        assert_eq!(prefixes, ["/", "/a", "/a/bc", "/a/bc/d", "/a/bc/d"]);
+        assert_eq!(RelPath::root().prefix(3), RelPath::root());
     }
 
     #[test]

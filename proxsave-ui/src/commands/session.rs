@@ -4,13 +4,14 @@ use super::Failure;
 use super::launch::Reach;
 use crate::cli::Exit;
 use crate::helper_client::{ClientError, HelperClient};
+use proxsave_proto::RelPath;
 use proxsave_proto::message::{HelperHello, Phase, ProbeItem, Progress, Report};
-use proxsave_proto::state::Target;
+use proxsave_proto::state::{Anchor, Target};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// How many questions are made ready at once; their answers are what takes memory.
-const BUNCH: usize = 10_000;
+const BUNCH: usize = 2_000;
 
 /// A connection after `hello`, and the helper when it was started for it.
 #[derive(Debug)]
@@ -70,25 +71,17 @@ impl Session {
         &self.client
     }
 
-    /// Looks at targets, in bunches. `seen` hears how many are done.
+    /// Looks at targets, in bunches. `seen` hears how many are done. Items that come sorted by path cost less: what
+    /// lies below a directory that is absent is absent, and nobody has to be asked.
     ///
     /// # Errors
     /// When the session ends.
     pub fn probe(
         &self,
-        mut items: impl Iterator<Item = ProbeItem>,
+        items: impl Iterator<Item = ProbeItem>,
         mut seen: impl FnMut(u64),
     ) -> Result<Vec<Target>, Failure> {
-        let mut targets = Vec::new();
-        loop {
-            let bunch: Vec<ProbeItem> = items.by_ref().take(BUNCH).collect();
-            if bunch.is_empty() {
-                return Ok(targets);
-            }
-            let before = targets.len();
-            let found = self.client.probe_each(&bunch, &mut |done| seen((before + done) as u64))?;
-            targets.extend(found);
-        }
+        gather(items, |bunch, before| Ok(self.client.probe_each(bunch, &mut |done| seen((before + done) as u64))?))
     }
 
     /// Waits until a phase is reached or the transaction is over.
@@ -117,5 +110,63 @@ impl Session {
             self.client.cancel()?;
         }
         self.settle(&mut |_| {})
+    }
+}
+
+/// Asks for items in bunches and gives all answers in the items' order. `ask` gets a bunch and how many answers there
+/// are already.
+fn gather(
+    mut items: impl Iterator<Item = ProbeItem>,
+    mut ask: impl FnMut(&[ProbeItem], usize) -> Result<Vec<Target>, Failure>,
+) -> Result<Vec<Target>, Failure> {
+    let mut targets: Vec<Target> = Vec::new();
+    let mut gap: Option<(RelPath, Anchor)> = None;
+    loop {
+        let mut bunch = Vec::new();
+        for item in items.by_ref() {
+            match &gap {
+                // Only between bunches, where the answers so far are in order.
+                Some((absent, anchor)) if bunch.is_empty() && item.path.starts_with(absent) => {
+                    targets.push(Target::Absent(*anchor));
+                }
+                _ => bunch.push(item),
+            }
+            if bunch.len() == BUNCH {
+                break;
+            }
+        }
+        let Some(last) = bunch.last() else { return Ok(targets) };
+        let asked = ask(&bunch, targets.len())?;
+        if let Some(Target::Absent(anchor)) = asked.last() {
+            gap = Some((last.path.prefix(usize::from(anchor.depth) + 1), *anchor));
+        }
+        targets.extend(asked);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_asked_below_what_is_absent() {
+        let anchor = |depth| Anchor { depth, dev: 1, ino: u64::from(depth) + 2, mount: 3 };
+        let path = |text: String| RelPath::from_archive(text.as_bytes()).unwrap();
+        // `a/gone` is absent with all below it; `b` stands, and so do its files' directory.
+        let answer = |path: &RelPath| {
+            let gone = RelPath::from_archive(b"a/gone").unwrap();
+            Target::Absent(anchor(if path.starts_with(&gone) { 1 } else { u16::try_from(path.depth()).unwrap() - 1 }))
+        };
+        let below = |dir: &'static str| (0..3 * BUNCH).map(move |n| format!("{dir}/{n:06}"));
+        let paths: Vec<RelPath> = below("a/gone").chain(below("b")).map(path).collect();
+        let mut asked = 0;
+        let items = paths.iter().map(|path| ProbeItem { path: path.clone(), hash_if_size: None });
+        let targets = gather(items, |bunch, _| {
+            asked += bunch.len();
+            Ok(bunch.iter().map(|item| answer(&item.path)).collect())
+        })
+        .unwrap();
+        assert_eq!(targets, paths.iter().map(answer).collect::<Vec<_>>());
+        assert_eq!(asked, 4 * BUNCH, "one bunch shows that a/gone is absent; b is asked for whole");
     }
 }

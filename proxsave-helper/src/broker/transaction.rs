@@ -116,6 +116,7 @@ impl Broker<'_> {
                     text.push_str(&format!("; not covered: {name}"));
                 }
                 self.log.append(&Event::Sandbox { txid, process: "writer".into(), enforced: Text::of(text) })?;
+                self.log_intents()?;
             }
             FromWriter::Progress { phase, entries, bytes } => {
                 // The writer does not decide the phase, it only tells how far it is.
@@ -151,6 +152,20 @@ impl Broker<'_> {
         Ok(())
     }
 
+    /// Logs what will be done, while the writer stages and there is nothing else to do. A transaction that comes to
+    /// nothing says so in an outcome for each.
+    fn log_intents(&mut self) -> Result<(), Fatal> {
+        let Some(transaction) = self.transaction.as_mut().filter(|transaction| !transaction.intended) else {
+            return Ok(());
+        };
+        transaction.intended = true;
+        let txid = transaction.txid.as_str();
+        for entry in &transaction.checked.plan().entries {
+            self.log.append(&Event::Intent { txid, path: &entry.path, action: events::action(entry) })?;
+        }
+        Ok(())
+    }
+
     /// The writer ended without its last message.
     fn writer_is_gone(&mut self, nonsense: Option<String>) -> Result<(), Fatal> {
         let Some(writer) = self.transaction.as_mut().and_then(|transaction| transaction.writer.take()) else {
@@ -174,7 +189,7 @@ impl Broker<'_> {
         self.finish(outcome)
     }
 
-    /// Looks once more, logs what will be done, and gives the word.
+    /// Looks once more, makes the log durable, and gives the word.
     pub(super) fn commit(&mut self) -> Result<(), Fatal> {
         let (Some(transaction), Some(prober)) = (&mut self.transaction, &mut self.prober) else { return Ok(()) };
         let rechecked = check::recheck(&transaction.checked, self.root, &mut prober.contents(self.root));
@@ -188,12 +203,11 @@ impl Broker<'_> {
             );
             return self.stop(Phase::Failed, Some(why));
         }
-        let txid = transaction.txid.as_str();
-        for entry in &transaction.checked.plan().entries {
-            self.log.append(&Event::Intent { txid, path: &entry.path, action: events::action(entry) })?;
+        if !transaction.intended {
+            return self.stop(Phase::Failed, Some("the writer never said that it was ready".to_owned()));
         }
+        // The intents are durable before the first rename.
         self.log.commit()?;
-        transaction.intended = true;
         let told = transaction.writer.as_ref().map(|writer| writer.send(ToWriter::Commit));
         self.state = State::Committing;
         self.enter(Phase::Committing, Counts::default(), 0, None)?;

@@ -65,6 +65,34 @@ pub enum LogLevel {
     Debug,
 }
 
+impl Command {
+    /// Whether the result is wanted as JSON.
+    #[must_use]
+    pub fn json(&self) -> bool {
+        match self {
+            Command::List(args) => args.json,
+            Command::Show(args) => args.json,
+            Command::Verify(args) => args.json,
+            Command::Decrypt(args) => args.json,
+            Command::Plan(args) => args.json,
+            Command::Restore(args) => args.json,
+        }
+    }
+
+    /// Whether nothing may be asked.
+    #[must_use]
+    pub fn no_input(&self) -> bool {
+        match self {
+            Command::List(_) => true,
+            Command::Show(args) => args.open.no_input,
+            Command::Verify(args) => args.open.no_input,
+            Command::Decrypt(args) => args.open.no_input,
+            Command::Plan(args) => args.open.no_input,
+            Command::Restore(args) => args.open.no_input,
+        }
+    }
+}
+
 /// `list`
 #[derive(Debug, Args)]
 pub struct ListArgs {

@@ -38,40 +38,35 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
         eprintln!("proxsave-ui: signals cannot be caught: {error}");
         return Exit::Failed;
     }
-    let ended = run(&cli);
-    match ended {
-        Ok(exit) => exit,
+    let mut context = Context::new(cli.log_level, cli.command.no_input());
+    let failure = match run(&cli.command, &mut context) {
+        Ok(exit) => return exit,
         // Whatever it led to, the operator's Ctrl-C is the reason.
-        Err(_) if interrupt::raised() => {
-            eprintln!("proxsave-ui: stopped by the operator; nothing was written to the root");
-            Exit::Stopped
+        Err(failure) if interrupt::raised() || failure.exit == Exit::Stopped => {
+            Failure::new(Exit::Stopped, "stopped by the operator; nothing was written to the root")
         }
-        Err(failure) if failure.exit == Exit::Stopped => {
-            eprintln!("proxsave-ui: stopped by the operator; nothing was written to the root");
-            Exit::Stopped
-        }
-        Err(failure) => {
-            eprintln!("proxsave-ui: {failure}");
-            failure.exit
-        }
+        Err(failure) => failure,
+    };
+    eprintln!("proxsave-ui: {failure}");
+    if cli.command.json() && !context.has_printed() {
+        let document = serde_json::json!({"error": failure.text, "exit_code": failure.exit.code()});
+        // What cannot be told on standard output was told on standard error.
+        let _ = context.print(format!("{document:#}"));
     }
+    failure.exit
 }
 
-fn run(cli: &Cli) -> Result<Exit, Failure> {
-    let context = |no_input: bool| Context::new(cli.log_level, no_input);
-    match &cli.command {
-        Command::List(args) => look::list(&mut context(true), args),
-        Command::Show(args) => look::show(&mut context(args.open.no_input), args),
-        Command::Verify(args) => look::verify(&mut context(args.open.no_input), args),
-        Command::Decrypt(args) => decrypt::decrypt(&mut context(args.open.no_input), args),
-        Command::Plan(args) => {
-            let reach = plan::reach(args)?;
-            plan::plan(&mut context(args.open.no_input), args, reach)
-        }
+fn run(command: &Command, context: &mut Context) -> Result<Exit, Failure> {
+    match command {
+        Command::List(args) => look::list(context, args),
+        Command::Show(args) => look::show(context, args),
+        Command::Verify(args) => look::verify(context, args),
+        Command::Decrypt(args) => decrypt::decrypt(context, args),
+        Command::Plan(args) => plan::plan(context, args, plan::reach(args)?),
+        // First of all, before anything is read: this is where root's rights are given up.
         Command::Restore(args) => {
-            // First of all: this is where root's rights are given up.
             let reach = launch::settle(&args.helper)?;
-            restore::restore(&mut context(args.open.no_input), args, reach)
+            restore::restore(context, args, reach)
         }
     }
 }

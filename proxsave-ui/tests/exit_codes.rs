@@ -55,3 +55,16 @@ fn root_is_told_what_to_do_and_others_that_nobody_listens() {
     let word = ui(&["restore", "x.tar", "--launch", "direct", "--run-as", "no-such-user-here"]);
     assert_eq!(word.status.code(), Some(2), "{}", err(&word));
 }
+
+#[test]
+fn with_json_a_failure_is_a_document_too() {
+    for command in ["show", "verify", "plan", "restore"] {
+        let failed = ui(&[command, "/nonexistent/backup.tar", "--json", "--no-input"]);
+        let document: serde_json::Value = serde_json::from_slice(&failed.stdout).unwrap();
+        assert_eq!(document["exit_code"], failed.status.code().unwrap(), "{command}");
+        let text = document["error"].as_str().unwrap();
+        assert!(!text.is_empty() && err(&failed).contains(text), "{command}: {text}");
+    }
+    let nothing = ui(&["list", "/nonexistent", "--json"]);
+    assert!(serde_json::from_slice::<serde_json::Value>(&nothing.stdout).is_ok());
+}

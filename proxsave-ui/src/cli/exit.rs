@@ -39,8 +39,8 @@ Exit codes:
     8  finished, but some entries were not written
   130  stopped by the operator (Ctrl-C or cancel)
 
-With --json, an error before there is a result leaves standard output empty; the
-exit code and standard error tell what failed.
+With --json, standard output holds one document: the result, or when there is none
+{\"error\": TEXT, \"exit_code\": CODE}. A wrong command line prints none.
 
 The public tool's spellings --restore and --decrypt mean the commands of that name.";
 

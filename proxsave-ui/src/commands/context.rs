@@ -10,6 +10,7 @@ use crate::dialogue::{Answer, Dialogue, Progress, Question};
 use crate::secrets::{AskSecret, Secret, SecretSources, Unlock, UnlockError, Unwrapped};
 use crate::sys::interrupt;
 use age::secrecy::SecretString;
+use std::cell::Cell;
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
@@ -25,6 +26,7 @@ pub struct Context {
     secrets: Option<Vec<Secret>>,
     /// What was warned of about the backup in hand, for the report.
     warnings: Vec<String>,
+    printed: Cell<bool>,
 }
 
 /// A backup whose first pass is done.
@@ -47,7 +49,13 @@ impl Context {
     /// For a command.
     #[must_use]
     pub fn new(level: LogLevel, no_input: bool) -> Self {
-        Self { dialogue: Dialogue::new(no_input), level, secrets: None, warnings: Vec::new() }
+        Self {
+            dialogue: Dialogue::new(no_input),
+            level,
+            secrets: None,
+            warnings: Vec::new(),
+            printed: Cell::new(false),
+        }
     }
 
     /// Says what is being done.
@@ -89,11 +97,18 @@ impl Context {
     /// # Errors
     /// When it cannot be written; a reader that has gone is no error.
     pub fn print(&self, text: impl AsRef<str>) -> Result<(), Failure> {
+        self.printed.set(true);
         let mut out = io::stdout().lock();
         match writeln!(out, "{}", text.as_ref()).and_then(|()| out.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Whether anything went to standard output.
+    #[must_use]
+    pub fn has_printed(&self) -> bool {
+        self.printed.get()
     }
 
     /// A decoder, caged.

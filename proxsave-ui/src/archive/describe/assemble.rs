@@ -238,7 +238,13 @@ fn check_manifest(
         _ => {}
     }
     let hosts = name.and_then(|name| name.host.as_deref()).zip(manifest.hostname.as_deref());
-    if let Some((name, manifest)) = hosts.filter(|(name, manifest)| name != manifest) {
+    if let Some((name, manifest)) = hosts.filter(|(name, manifest)| !same_host(name, manifest)) {
         problems.push(Problem::HostDisagrees { name: name.to_owned(), manifest: manifest.to_owned() });
     }
+}
+
+/// Whether two host names can be one host's: equal, or one is the other without its domain.
+fn same_host(one: &str, other: &str) -> bool {
+    let is_short_of = |short: &str, long: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with('.'));
+    one == other || is_short_of(one, other) || is_short_of(other, one)
 }

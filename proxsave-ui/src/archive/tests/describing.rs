@@ -141,6 +141,10 @@ fn disagreements_that_only_warn() {
         warns(|value| value["hostname"] = "other".into()),
         Problem::HostDisagrees { name: "pve1.lan".into(), manifest: "other".into() }
     );
+    // With and without its domain it is the same host; a longer name is not.
+    assert_eq!(problems(&[(ManifestJson, manifest(|value| value["hostname"] = "pve1".into()))]), []);
+    assert_eq!(problems(&[(ManifestJson, manifest(|value| value["hostname"] = "pve1.lan.example".into()))]), []);
+    assert!(matches!(warns(|value| value["hostname"] = "pve1.lan2".into()), Problem::HostDisagrees { .. }));
     assert_eq!(
         warns(|value| value["archive_path"] = "/opt/\u{1b}[2J.tar".into()),
         Problem::Renamed { was: "\u{1b}[2J.tar".into() }
